@@ -1,0 +1,208 @@
+"""A YAML file becomes one frozen, typed configuration; an unknown key or a bad value is an error.
+
+Read once, at the edge (``throughline.py``, a service's start); every function below receives plain
+values. Units are in the names; times are UTC; shares and rates are in [0, 1].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+DEFAULT_FRAUD_CONFIG = Path(__file__).with_name("fraud.yaml")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Frozen(BaseModel):
+    """A section of the configuration: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorldSize(Frozen):
+    """How large a simulated world is."""
+
+    num_customers: PositiveInt
+    num_merchants: PositiveInt
+    num_days: PositiveInt
+
+
+class Change(Frozen):
+    """How a world behaves differently; factors multiply what it did before."""
+
+    volume_factor: PositiveFloat = 1.0
+    amount_factor: PositiveFloat = 1.0
+    pattern_factors: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+
+
+class WorldChange(Change):
+    """A change that lasts from ``day`` on."""
+
+    day: Annotated[int, Field(ge=0)]
+
+
+class DataSection(Frozen):
+    """What the simulator draws and what the contract lets in."""
+
+    start_time: AwareDatetime
+    size: str
+    sizes: dict[str, WorldSize]
+    changes: tuple[WorldChange, ...] = ()
+    label_delay_days: PositiveInt
+    never_reported_share: Share
+    max_quarantine_share: Share
+
+
+class CostSection(Frozen):
+    """What each outcome costs, in account currency; a missed fraud costs its own amount."""
+
+    review_fee: Annotated[float, Field(ge=0.0)]
+    false_decline_goodwill: Annotated[float, Field(ge=0.0)]
+    daily_review_capacity: PositiveInt
+
+
+class LeakSection(Frozen):
+    """Ceilings above which a result is taken for a leak and the run stops."""
+
+    max_average_precision: Share
+    max_feature_importance_share: Share
+    max_shuffled_auc_deviation: Share
+
+
+class TrainingSection(Frozen):
+    """The time-ordered split, the search and the networks' budget."""
+
+    warm_up_days: Annotated[int, Field(ge=0)]
+    train_days: PositiveInt
+    calibration_days: PositiveInt
+    test_days: PositiveInt
+    num_folds: PositiveInt
+    fold_days: PositiveInt
+    num_trials: PositiveInt
+    max_epochs: PositiveInt
+    num_bootstrap: PositiveInt
+    leaks: LeakSection
+    costs: CostSection
+
+
+class ServingSection(Frozen):
+    """Where the service listens, and how often it looks for a new champion."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    workers: PositiveInt
+    model_poll_seconds: PositiveFloat
+    max_body_bytes: PositiveInt
+    max_batch_rows: PositiveInt
+    log_flush_seconds: PositiveFloat
+    log_queue_rows: PositiveInt
+    startup_timeout_seconds: PositiveFloat
+
+
+class LoadSection(Frozen):
+    """The first load run: closed loop, bounded in count and time."""
+
+    num_requests: PositiveInt
+    num_connections: PositiveInt
+    timeout_seconds: PositiveFloat
+
+
+class MonitoringSection(Frozen):
+    """When to believe an alarm, and what a challenger must show."""
+
+    min_rows: PositiveInt
+    max_rows: PositiveInt
+    num_reference_windows: PositiveInt
+    false_alarm_rate: Share
+    min_drifted_features: PositiveInt
+    max_null_share_increase: Share
+    max_matured_average_precision_drop: Share
+    min_matured_frauds: PositiveInt
+    gate_confidence: Share
+
+
+class DemoSection(Frozen):
+    """The demo's calendar and the change that its simulated world goes through."""
+
+    serve_from: Share
+    replay_days: PositiveInt
+    change: Change
+
+
+class FraudConfig(Frozen):
+    """Everything the fraud problem can be told; ``runs`` is the folder all output goes to."""
+
+    problem: Literal["fraud"]
+    profile: Literal["embedded"]
+    seed: Annotated[int, Field(ge=0)]
+    runs: Path
+    data: DataSection
+    training: TrainingSection
+    serving: ServingSection
+    load: LoadSection
+    monitoring: MonitoringSection
+    demo: DemoSection
+
+    @property
+    def world_size(self) -> WorldSize:
+        """The size ``data.size`` names."""
+        if self.data.size not in self.data.sizes:
+            allowed = ", ".join(sorted(self.data.sizes))
+            raise ValueError(f"data.size is '{self.data.size}'; it must be one of: {allowed}")
+        return self.data.sizes[self.data.size]
+
+
+def load_fraud_config(
+    path: Path = DEFAULT_FRAUD_CONFIG, *, changes: dict[str, Any] | None = None
+) -> FraudConfig:
+    """Read and check a fraud configuration.
+
+    Args:
+        path: A YAML file with every section of ``configs/fraud.yaml``.
+        changes: Values that replace the file's, by dotted key, as ``{"data.size": "full"}``.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not YAML, or a key is unknown, missing or out of range.
+
+    >>> load_fraud_config(changes={"seed": 3}).seed
+    3
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file at {path}; pass one with --config")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds no settings; start from {DEFAULT_FRAUD_CONFIG.name}")
+    for dotted, value in (changes or {}).items():
+        _replace(document, dotted.split("."), value)
+    try:
+        return FraudConfig.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_in_one_line(error)}") from error
+
+
+def _replace(document: dict[str, Any], keys: list[str], value: object) -> None:
+    """Set ``document[k1][k2]... = value``; a missing section is made, so validation names it."""
+    *sections, last = keys
+    for section in sections:
+        document = document.setdefault(section, {})
+    document[last] = value
+
+
+def _in_one_line(error: ValidationError) -> str:
+    """Name each wrong key and what is allowed, as ``data.size: Field required``."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+    )

@@ -1,0 +1,149 @@
+"""A stage's result (nested JSON) becomes lines and small tables a person reads on a terminal.
+
+The JSON file of ``--json`` holds everything; the terminal leaves out what is nested deeper than a
+table shows. Values are printed as they are: text of a user's file is never read as markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from string import hexdigits
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+MAX_LISTED = 12
+SHA256_LENGTH = 64
+LAST_KEYS = ("wrote", "next")
+NAMES = {
+    "lightgbm": "LightGBM",
+    "pytorch": "PyTorch network",
+    "roc_auc": "ROC AUC",
+    "qps": "requests/s",
+    "cpu": "CPU",
+}
+
+
+def print_result(result: Mapping[str, Any], *, console: Console | None = None) -> None:
+    """Print a stage's result, ending with what it wrote and what to run next.
+
+    Args:
+        result: The stage's JSON-able result. ``wrote`` (list of paths) and ``next`` (a command)
+            close the output; a mapping of mappings becomes a table with one column per key.
+        console: Where to print; standard output when ``None``.
+    """
+    console = console or Console()
+    for part in _render({key: value for key, value in result.items() if key not in LAST_KEYS}):
+        console.print(part)
+    for path in result.get("wrote", ()):
+        console.print(Text(f"wrote  {path}"), soft_wrap=True)
+    if result.get("next"):
+        console.print(Text(f"next:  {result['next']}"), soft_wrap=True)
+
+
+def format_value(value: object) -> str:
+    """Format one value: thousands apart, four significant digits, intervals and lists short.
+
+    >>> format_value(1754155), format_value(0.69412345), format_value([0.61, 0.7012])
+    ('1,754,155', '0.6941', '0.61 to 0.701')
+    >>> format_value(["a", "b"]), format_value([]), format_value(None), format_value(True)
+    ('a, b', 'none', 'none', 'yes')
+    """
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "none"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        case [float() as low, float() as high]:
+            return f"{low:.3g} to {high:.3g}"
+        case list() | tuple():
+            return _format_list([format_value(item) for item in value])
+        case str() if len(value) == SHA256_LENGTH and not set(value) - set(hexdigits):
+            return value[:12]
+        case _:
+            return str(value)
+
+
+def format_name(key: str) -> str:
+    """Turn a key of a result into words, its unit last.
+
+    >>> format_name("average_precision"), format_name("p99_9_ms"), format_name("lightgbm")
+    ('average precision', 'p99.9, ms', 'LightGBM')
+    """
+    key = re.sub(r"^p(\d+)_(\d+)_", r"p\1.\2_", key)
+    key = re.sub(r"_(ms|seconds|days)$", r", \1", key)
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def _format_list(items: list[str]) -> str:
+    """Join items with commas; past ``MAX_LISTED``, say how many more there are."""
+    if len(items) > MAX_LISTED:
+        items = [*items[:MAX_LISTED], f"and {len(items) - MAX_LISTED} more"]
+    return ", ".join(items) or "none"
+
+
+def _render(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Yield the plain facts as one aligned list, then a table per mapping of mappings."""
+    lines = Table.grid("", Column(overflow="fold"), padding=(0, 2))
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and not _is_table(value):
+            lines.add_row(Text(format_name(key)), Text(_format_mapping(value)))
+        elif _fits_a_cell(value):
+            lines.add_row(Text(format_name(key)), Text(format_value(value)))
+    if lines.row_count:
+        yield lines
+    for key, value in facts.items():
+        if _is_table(value):
+            yield _build_table(key, value)
+
+
+def _format_mapping(facts: Mapping[str, Any], *, is_inner: bool = False) -> str:
+    """Put a small mapping on one line, as ``requests: 2,000; errors: 0``; deeper ones stay out."""
+    parts = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            if not is_inner and all(map(_fits_a_cell, value.values())):
+                parts.append(f"{format_name(key)} ({_format_mapping(value, is_inner=True)})")
+        elif _fits_a_cell(value):
+            parts.append(f"{format_name(key)}: {format_value(value)}")
+    return (", " if is_inner else "; ").join(parts) or "none"
+
+
+def _is_table(value: object) -> bool:
+    """Say whether a mapping is not empty and holds nothing but mappings."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(item, Mapping) for item in value.values())
+    )
+
+
+def _fits_a_cell(value: object) -> bool:
+    """Say whether a value is neither a mapping nor a list of mappings."""
+    items = value if isinstance(value, list) else [value]
+    return not any(isinstance(item, Mapping) for item in items)
+
+
+def _build_table(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Lay out one column per key and one row per measure; a missing value stays empty."""
+    table = Table(
+        title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("")
+    for column in columns:
+        table.add_column(Text(format_name(column)), justify="right")
+    for measure in dict.fromkeys(key for column in columns.values() for key in column):
+        values = [column.get(measure, "") for column in columns.values()]
+        if all(map(_fits_a_cell, values)):
+            cells = [Text(format_value(value)) for value in values]
+            name = "  95 % interval" if measure.endswith("_interval") else format_name(measure)
+            table.add_row(Text(name), *cells)
+    return table
