@@ -1,0 +1,1 @@
+"""Raw events become validated, time-ordered transactions with their labels kept apart."""

@@ -1,0 +1,92 @@
+"""A CSV or Parquet file becomes a frame of the columns asked for; a broken file, one clear line.
+
+Invariant: rows keep the file's order, and columns asked for as text are not guessed at: an id of
+``00123`` keeps its zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CSV_ENDINGS = (".csv", ".csv.gz", ".csv.zst")
+PARQUET_ENDINGS = (".parquet", ".pq")
+
+
+def read_column_names(path: Path) -> list[str]:
+    """Read the names of a file's columns, in order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is neither CSV nor Parquet, is empty or broken, or has two columns of the
+            same name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}; check the path given as --transactions")
+    with _explain(path):
+        if _is_parquet(path):
+            names = list(pq.read_schema(path).names)
+        else:
+            first = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding="utf-8-sig")
+            names = [str(name) for name in first.iloc[0]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has more than one column named {', '.join(twice)}; rename them")
+    return names
+
+
+def read_table(path: Path, *, columns: Sequence[str], as_text: Sequence[str]) -> pd.DataFrame:
+    """Read some columns of a file.
+
+    Args:
+        path: A CSV file (UTF-8, commas, one header line) or a Parquet file.
+        columns: What to read, all of them among the file's.
+        as_text: Those not to guess a type for in CSV, which has none.
+
+    Returns:
+        One row per row of the file, in its order.
+
+    Raises:
+        ValueError: If the file is broken or holds no rows.
+    """
+    with _explain(path):
+        if _is_parquet(path):
+            rows = pd.read_parquet(path, columns=list(columns))
+        else:
+            rows = pd.read_csv(
+                path,
+                usecols=list(columns),
+                dtype=dict.fromkeys(as_text, str),
+                encoding="utf-8-sig",
+                low_memory=False,
+            )
+    if rows.empty:
+        raise ValueError(f"{path} has a header but no rows")
+    return rows[list(columns)].reset_index(drop=True)
+
+
+def _is_parquet(path: Path) -> bool:
+    """Tell Parquet from CSV by the file's ending."""
+    if path.name.lower().endswith(PARQUET_ENDINGS):
+        return True
+    if path.name.lower().endswith(CSV_ENDINGS):
+        return False
+    allowed = ", ".join((*CSV_ENDINGS, *PARQUET_ENDINGS))
+    raise ValueError(f"{path} must end in one of: {allowed}")
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    """Turn what readers raise on a broken file into one line that names it."""
+    try:
+        yield
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty") from error
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is broken or not what its ending says: {reason}") from error
