@@ -1,0 +1,350 @@
+"""Validated transactions become a feature store: history to train on, states to serve from.
+
+All of Feast lives in ``<runs>/feature_store``: the registry, the SQLite online store, and the
+parquet tables below ``offline``. Opening it only reads; ``build_feature_store``, ``materialise``
+and the ``publish_`` functions write. A training row and a served row have the same columns in the
+same order, so one model reads both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from feast import FeatureService, FeatureStore
+from feast.repo_config import RegistryConfig, RepoConfig
+
+from configs.files import read_json, write_json, write_whole
+from configs.progress import show_progress
+from configs.schema import FraudConfig
+from data.fraud import load_labels, load_transactions
+from features.definitions import (
+    HISTORY_VIEWS,
+    OFFLINE_FOLDER,
+    SERVING_SERVICE,
+    STATE_VIEWS,
+    TRAINING_SERVICE,
+    build_entities,
+    build_history_views,
+    build_services,
+    build_state_views,
+)
+from features.fraud import FeatureSet, select_features
+from features.fraud_history import compute_history, to_microseconds
+from features.fraud_state import (
+    EVENT_STATES,
+    build_event_states,
+    build_label_states,
+    make_events,
+    make_requests,
+    merge_events,
+)
+
+
+@dataclass(frozen=True)
+class FraudFeatureStore:
+    """An opened feature store; the services are held because Feast parses them at each look-up.
+
+    Attributes:
+        feast: The Feast store itself.
+        features: Which features it holds, in the model's order.
+        training_service: Point-in-time history.
+        serving_service: Windows derived from states at the request's time.
+    """
+
+    feast: FeatureStore
+    features: FeatureSet
+    training_service: FeatureService
+    serving_service: FeatureService
+
+    @property
+    def folder(self) -> Path:
+        """Where the registry, the online store and the parquet tables live."""
+        return Path(self.feast.config.repo_path)
+
+
+def get_store_folder(runs: Path) -> Path:
+    """Return where the feature store of ``runs`` lives."""
+    return runs / "feature_store"
+
+
+def open_feature_store(runs: Path) -> FraudFeatureStore:
+    """Open the feature store that ``throughline fraud features`` built.
+
+    Raises:
+        FileNotFoundError: If it was not built yet.
+    """
+    folder = get_store_folder(runs)
+    if not (folder / "features.json").is_file():
+        raise FileNotFoundError(f"no feature store in {folder}; run `throughline fraud features`")
+    feast = _connect(folder)
+    return FraudFeatureStore(
+        feast=feast,
+        features=load_feature_set(runs),
+        training_service=feast.get_feature_service(TRAINING_SERVICE),
+        serving_service=feast.get_feature_service(SERVING_SERVICE),
+    )
+
+
+def load_feature_set(runs: Path) -> FeatureSet:
+    """Read which features the feature store of ``runs`` holds, in the model's order."""
+    document = read_json(get_store_folder(runs) / "features.json")
+    return FeatureSet(
+        names=tuple(document["names"]),
+        categorical=tuple(document["categorical"]),
+        dropped=document["dropped"],
+    )
+
+
+def build_feature_store(
+    runs: Path, transactions: pd.DataFrame, labels: pd.DataFrame
+) -> FraudFeatureStore:
+    """Compute all window tables, write them, and register every Feast object.
+
+    Args:
+        runs: Output folder; the feature store in it is replaced.
+        transactions: In the contract's columns, sorted by ``event_time``.
+        labels: ``transaction_id, is_fraud, label_time``.
+
+    Returns:
+        The opened store; its online half is empty until ``materialise``.
+    """
+    folder = get_store_folder(runs)
+    for stale in ("features.json", "registry.db", "online.db"):
+        (folder / stale).unlink(missing_ok=True)
+    tables = compute_history(transactions, labels)
+    for name, table in tables.items():
+        _write_table(folder, name, table)
+    for state in _states_of(transactions):
+        _write_table(folder, f"{state}_state", _build_state(transactions, labels, state).head(0))
+    features = select_features(transactions)
+    feast = _connect(folder)
+    entities = build_entities(transactions.columns)
+    values = {
+        name: [str(column) for column in table.columns.drop([*HISTORY_VIEWS[name], "event_time"])]
+        for name, table in tables.items()
+    }
+    history_views = build_history_views(values, entities)
+    state_views = build_state_views(entities)
+    services = build_services(features, transactions.columns, history_views, state_views)
+    with warnings.catch_warnings():  # Feast calls on-demand views experimental at each apply
+        warnings.filterwarnings("ignore", "On demand feature view", RuntimeWarning)
+        feast.apply([*entities.values(), *history_views, *state_views, *services])
+    write_json(
+        folder / "features.json",
+        {
+            "names": features.names,
+            "categorical": features.categorical,
+            "dropped": features.dropped,
+        },
+    )
+    return open_feature_store(runs)
+
+
+def materialise(
+    store: FraudFeatureStore,
+    transactions: pd.DataFrame,
+    labels: pd.DataFrame,
+    *,
+    as_of: pd.Timestamp,
+) -> None:
+    """Write every entity's state as of an instant to the online store.
+
+    Args:
+        store: From ``build_feature_store`` or ``open_feature_store``.
+        transactions: The history; rows at or after ``as_of`` are left out.
+        labels: Those that had not arrived by ``as_of`` are left out.
+        as_of: UTC.
+    """
+    known = transactions[transactions["event_time"] < as_of]
+    arrived = labels[labels["label_time"] < as_of]
+    names = [f"{state}_state" for state in _states_of(transactions)]
+    for state in _states_of(transactions):
+        states = _build_state(known, arrived, state).assign(event_time=as_of)
+        _write_table(store.folder, f"{state}_state", states)
+    instant = as_of.to_pydatetime()
+    with redirect_stdout(StringIO()):  # Feast reports on standard output, which is for results
+        store.feast.materialize(instant - timedelta(seconds=1), instant, feature_views=names)
+
+
+def publish_transactions(store: FraudFeatureStore, transactions: pd.DataFrame) -> None:
+    """Add transactions to their entities' states; publishing one twice changes nothing.
+
+    Args:
+        store: An opened feature store.
+        transactions: New events, in any order. Empty is allowed.
+    """
+    for state, (key, retention) in EVENT_STATES.items():
+        if key not in transactions:
+            continue
+        with_key = transactions[transactions[key].notna()]
+        rows = {str(name): row for name, row in with_key.groupby(key, sort=False).indices.items()}
+        if not rows:
+            continue
+        events = make_events(with_key, state)
+        held = _read_states(store, state, list(rows))
+        merged = [
+            merge_events(before, events[row], retention=retention)
+            for before, row in zip(held, rows.values(), strict=True)
+        ]
+        _write_states(store, state, list(rows), merged)
+
+
+def publish_labels(
+    store: FraudFeatureStore, transactions: pd.DataFrame, labels: pd.DataFrame
+) -> None:
+    """Rebuild the label states from the labels that have arrived; a daily batch, idempotent.
+
+    Args:
+        store: An opened feature store.
+        transactions: All transactions the labels may speak of.
+        labels: All labels that had arrived.
+    """
+    for state, key in STATE_VIEWS.items():
+        if state in EVENT_STATES or key not in transactions:
+            continue
+        states = build_label_states(transactions, labels, state)
+        _write_states(store, state, states[key].tolist(), states[state].tolist())
+
+
+def read_training_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
+    """Read the features of past transactions, each as of its own time (point-in-time join).
+
+    Args:
+        store: An opened feature store.
+        transactions: Rows of the history the store was built from, in the contract's columns.
+
+    Returns:
+        ``transaction_id, event_time`` and one column per feature, in the given order.
+    """
+    keys = [key for key in _join_keys() if key in transactions]
+    places = [name for name in ("latitude", "longitude") if name in transactions]
+    rows = transactions[[*keys, "amount", *places]].assign(
+        event_timestamp=transactions["event_time"],
+        event_time_us=to_microseconds(transactions["event_time"]),
+    )
+    job = store.feast.get_historical_features(entity_df=rows, features=store.training_service)
+    return _assemble(transactions, store.features, job.to_df())
+
+
+def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
+    """Read the features of transactions being scored, each as of its own time.
+
+    Args:
+        store: An opened feature store with states in it.
+        transactions: In the contract's columns; their entities may be unknown.
+
+    Returns:
+        The columns and order of ``read_training_features``.
+    """
+    rows: dict[str, list[Any]] = {
+        key: transactions[key].fillna("").tolist() for key in STATE_KEYS if key in transactions
+    }
+    rows |= {name: column.tolist() for name, column in make_requests(transactions).items()}
+    found = store.feast.get_online_features(features=store.serving_service, entity_rows=rows)
+    return _assemble(transactions, store.features, found.to_dict())
+
+
+def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> dict[str, Any]:
+    """Run the stage: compute, register, materialise.
+
+    Args:
+        config: Says where ``runs`` is.
+        as_of: The instant the online store is for; by default just after the last transaction.
+
+    Returns:
+        Feature names, what was dropped and why, rows per table, ``wrote`` and ``next``.
+    """
+    transactions, labels = load_transactions(config.runs), load_labels(config.runs)
+    last = transactions["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
+    with show_progress("Computing windows", total=2) as advance:
+        store = build_feature_store(config.runs, transactions, labels)
+        advance(1)
+        materialise(store, transactions, labels, as_of=as_of or last)
+        advance(1)
+    features = load_feature_set(config.runs)
+    return {
+        "features": list(features.names),
+        "dropped": features.dropped,
+        "transactions": len(transactions),
+        "as_of": str(as_of or last),
+        "wrote": [str(get_store_folder(config.runs))],
+        "next": "throughline fraud train",
+    }
+
+
+STATE_KEYS = tuple(dict.fromkeys(STATE_VIEWS.values()))
+
+
+def _connect(folder: Path) -> FeatureStore:
+    folder.mkdir(parents=True, exist_ok=True)
+    return FeatureStore(
+        config=RepoConfig(
+            project="throughline_fraud",
+            provider="local",
+            repo_path=folder,
+            registry=RegistryConfig(path=str(folder / "registry.db"), cache_ttl_seconds=0),
+            online_store={"type": "sqlite", "path": str(folder / "online.db")},
+            offline_store={"type": "features.offline_store.AsofOfflineStore"},
+            entity_key_serialization_version=3,
+        )
+    )
+
+
+def _join_keys() -> list[str]:
+    return list(dict.fromkeys(key for keys in HISTORY_VIEWS.values() for key in keys))
+
+
+def _states_of(transactions: pd.DataFrame) -> list[str]:
+    return [state for state, key in STATE_VIEWS.items() if key in transactions]
+
+
+def _build_state(transactions: pd.DataFrame, labels: pd.DataFrame, state: str) -> pd.DataFrame:
+    if state in EVENT_STATES:
+        return build_event_states(transactions, state)
+    return build_label_states(transactions, labels, state)
+
+
+def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
+    with write_whole(folder / OFFLINE_FOLDER / f"{name}.parquet") as part:
+        table.to_parquet(part, index=False, coerce_timestamps="us")
+
+
+def _read_states(store: FraudFeatureStore, state: str, entities: list[str]) -> list[bytes | None]:
+    found = store.feast.get_online_features(
+        features=[f"{state}_state:{state}"], entity_rows={STATE_VIEWS[state]: entities}
+    )
+    states: list[bytes | None] = found.to_dict()[state]
+    return states
+
+
+def _write_states(
+    store: FraudFeatureStore, state: str, entities: list[str], states: list[bytes]
+) -> None:
+    rows = pd.DataFrame({STATE_VIEWS[state]: entities, state: states})
+    rows["event_time"] = pd.Timestamp.now(tz="UTC")
+    store.feast.write_to_online_store(f"{state}_state", df=rows)
+
+
+def _assemble(
+    transactions: pd.DataFrame, features: FeatureSet, found: Mapping[str, Any] | pd.DataFrame
+) -> pd.DataFrame:
+    """Put computed and passed-through features beside the rows' ids, in the model's order."""
+    columns: dict[str, Any] = {
+        "transaction_id": transactions["transaction_id"].to_numpy(),
+        "event_time": transactions["event_time"].array,
+    }
+    for name in features.names:
+        if name in features.computed:
+            columns[name] = np.asarray(found[name], dtype=np.float64)
+        else:
+            columns[name] = transactions[name].to_numpy()
+    return pd.DataFrame(columns)
