@@ -18,6 +18,8 @@ from rich.text import Text
 
 MAX_LISTED = 12
 SHA256_LENGTH = 64
+MAX_COLUMNS = 4
+INTERVAL = "_interval"
 LAST_KEYS = ("wrote", "next")
 NAMES = {
     "lightgbm": "LightGBM",
@@ -132,18 +134,40 @@ def _fits_a_cell(value: object) -> bool:
     return not any(isinstance(item, Mapping) for item in items)
 
 
-def _build_table(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Lay out one column per key and one row per measure; a missing value stays empty."""
+def _build_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Lay out one column per group and one row per measure; with many groups, the other way.
+
+    A missing value stays empty. Groups in rows leave their intervals to the JSON file.
+    """
+    measures = [
+        measure
+        for measure in dict.fromkeys(key for group in groups.values() for key in group)
+        if all(_fits_a_cell(group.get(measure)) for group in groups.values())
+    ]
+    if len(groups) > MAX_COLUMNS:
+        measures = [measure for measure in measures if not measure.endswith(INTERVAL)]
+        header, rows = (
+            measures,
+            {
+                name: [group.get(measure, "") for measure in measures]
+                for name, group in groups.items()
+            },
+        )
+    else:
+        header, rows = (
+            list(groups),
+            {
+                measure: [group.get(measure, "") for group in groups.values()]
+                for measure in measures
+            },
+        )
     table = Table(
         title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("")
-    for column in columns:
-        table.add_column(Text(format_name(column)), justify="right")
-    for measure in dict.fromkeys(key for column in columns.values() for key in column):
-        values = [column.get(measure, "") for column in columns.values()]
-        if all(map(_fits_a_cell, values)):
-            cells = [Text(format_value(value)) for value in values]
-            name = "  95 % interval" if measure.endswith("_interval") else format_name(measure)
-            table.add_row(Text(name), *cells)
+    for name in header:
+        table.add_column(Text(format_name(name)), justify="right")
+    for name, values in rows.items():
+        label = "  95 % interval" if name.endswith(INTERVAL) else format_name(name)
+        table.add_row(Text(label), *(Text(format_value(value)) for value in values))
     return table

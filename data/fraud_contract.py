@@ -7,6 +7,7 @@ no row vanishes; each input row is in the result or in the quarantine, once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,12 +99,9 @@ def check_transactions(
         labels=kept_labels[[name for name in LABEL_COLUMNS if name in labels]].astype(
             {"is_fraud": bool}
         ),
-        quarantine=pd.concat(
-            [
-                _quarantine(transactions, failures=failures, rows="transactions"),
-                _quarantine(labels, failures=label_failures, rows="labels"),
-            ],
-            ignore_index=True,
+        quarantine=_join_quarantines(
+            _quarantine(transactions, failures=failures, rows="transactions"),
+            _quarantine(labels, failures=label_failures, rows="labels"),
         ),
     )
 
@@ -238,7 +236,10 @@ def _find_failures(typed: pd.DataFrame, *, schema: pa.DataFrameSchema) -> pd.Dat
         One row per broken rule and row: ``row`` (position in ``typed``), ``column``, ``reason``.
     """
     try:
-        schema.validate(typed, lazy=True)
+        with warnings.catch_warnings():
+            # pandera joins its own tables of failures in a way pandas 2 warns about.
+            warnings.filterwarnings("ignore", "The behavior of DataFrame concat", FutureWarning)
+            schema.validate(typed, lazy=True, inplace=True)  # no copy: no rule changes a value
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         assert cases["index"].notna().all(), f"the contract broke off its types: {cases}"
@@ -287,6 +288,14 @@ def _quarantine(source: pd.DataFrame, *, failures: pd.DataFrame, rows: str) -> p
     refused = refused.rename(columns={name: f"{name} (input)" for name in QUARANTINE_COLUMNS})
     why = pd.DataFrame({"source": rows, "row": reasons.index + 1, "reason": reasons.to_numpy()})
     return pd.concat([why.astype({"source": "string", "reason": "string"}), refused], axis=1)
+
+
+def _join_quarantines(transactions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Put both quarantines into one table; what only one of them has is missing in the other."""
+    columns = list(dict.fromkeys([*transactions.columns, *labels.columns]))
+    kinds = {name: "int64" if name == "row" else "string" for name in columns}
+    parts = [part.reindex(columns=columns).astype(kinds) for part in (transactions, labels)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _sort(rows: pd.DataFrame) -> pd.DataFrame:

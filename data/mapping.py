@@ -128,7 +128,7 @@ def load_mapped_file(
     )
     delay = pd.Timedelta(days=label_delay_days).as_unit("us")
     labels["label_time"] = columns.pop("label_time", columns["event_time"] + delay)
-    transactions = pd.concat([pd.DataFrame(columns), rows[extras]], axis=1)
+    transactions = pd.DataFrame(columns | {name: rows[name] for name in extras})
     is_known = labels["is_fraud"].notna()
     if not is_known.any():
         source = file_mapping.find_sources("is_fraud")[0]

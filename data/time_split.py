@@ -6,8 +6,8 @@ it must have been labelled by ``T``; a tuning fold repeats the same inside the t
 
 ::
 
-    |-- warm-up --|-------- train --------|-- calibration --|-- label delay --|-- test --|-- delay --|
-                                                                              T          M          now
+    |- warm-up -|-------- train --------|- calibration -|- label delay -|- test -|- delay -|
+                                                                        T        M        now
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Slice:
-    """Events with ``start_time <= event_time < end_time`` whose truth was known by ``known_by_time``."""
+    """Events of ``[start_time, end_time)`` whose truth was known by ``known_by_time``."""
 
     start_time: pd.Timestamp
     end_time: pd.Timestamp
@@ -124,15 +124,17 @@ def build_time_split(
         first_event_time + pd.Timedelta(days=warm_up_days),
         train_end - pd.Timedelta(days=train_days),
     )
-    needed = pd.Timedelta(days=num_folds * fold_days + label_delay_days + 1)
-    if train_end - train_start < needed:
+    needed_days = num_folds * fold_days + label_delay_days + 1
+    if train_days < needed_days:
         raise ValueError(
-            f"history is too short: training would run from {train_start:%Y-%m-%d} to "
-            f"{train_end:%Y-%m-%d}, and {num_folds} folds of {fold_days} days need {needed.days} "
-            "days; use more data, or lower training.num_folds, fold_days, warm_up_days or train_days"
-            if train_days >= needed.days
-            else f"training.train_days is {train_days}, and {num_folds} folds of {fold_days} days "
-            f"after a label delay of {label_delay_days} days need at least {needed.days}"
+            f"training.train_days is {train_days}; {num_folds} folds of {fold_days} days after a "
+            f"label delay of {label_delay_days} days need at least {needed_days}"
+        )
+    if train_end - train_start < pd.Timedelta(days=needed_days):
+        raise ValueError(
+            f"the history is too short: it leaves {train_start:%Y-%m-%d} to {train_end:%Y-%m-%d} "
+            f"to train on, and training.num_folds, fold_days and the label delay need "
+            f"{needed_days} days; use more data, or lower num_folds, fold_days or warm_up_days"
         )
     return TimeSplit(
         now=now,

@@ -1,0 +1,93 @@
+"""What every command shares: its options, the settings they change, and how it ends.
+
+Nothing here imports a stage or a slow library before a command runs, so that ``--help`` answers at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with every setting.  [default: configs/fraud.yaml]"),
+]
+Json = Annotated[Path | None, typer.Option(help="Write the whole result there, as JSON.")]
+Runs = Annotated[Path | None, typer.Option(help="Folder all files go to, and come from.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace one setting, as training.num_trials=4; repeat."
+    ),
+]
+
+
+def collect_changes(settings: list[str] | None, options: Mapping[str, object]) -> dict[str, object]:
+    """Lay ``--set KEY=VALUE`` over the options given; an option not given changes nothing.
+
+    Args:
+        settings: The texts of ``--set``; values are read as YAML.
+        options: Values by dotted key of the configuration; ``None`` where not given.
+
+    Returns:
+        New values by dotted key.
+
+    Raises:
+        ValueError: If a setting has no ``=``.
+
+    >>> collect_changes(["training.num_trials=4"], {"seed": 3, "runs": None})
+    {'seed': 3, 'training.num_trials': 4}
+    """
+    import yaml
+
+    changes = {key: value for key, value in options.items() if value is not None}
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: write KEY=VALUE, as training.num_trials=4")
+        changes[key] = yaml.safe_load(value)
+    return changes
+
+
+def read_time(option: str, text: str | None) -> pd.Timestamp | None:
+    """Read an ISO time with its zone; a time without one could mean two instants."""
+    if text is None:
+        return None
+    import pandas as pd
+
+    try:
+        time = pd.Timestamp(text)
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: not a time; write 2026-05-01T00:00:00Z") from error
+    if time.tzinfo is None:
+        raise ValueError(f"{option} {text}: has no time zone; write {text}Z for UTC")
+    return time.tz_convert("UTC")
+
+
+def finish(
+    result: Mapping[str, Any],
+    *,
+    json: Path | None,
+    config: Path | None = None,
+    runs: Path | None = None,
+) -> None:
+    """Write the result as JSON where asked, then print it; the next command gets the same place."""
+    from configs.files import write_json
+    from configs.terminal import print_result
+
+    shown = {**result, "wrote": [*result["wrote"]]}
+    if shown["next"].startswith("throughline"):
+        place = {"--config": config, "--runs": runs}
+        shown["next"] += "".join(f" {name} {path}" for name, path in place.items() if path)
+    if json is not None:
+        write_json(json, shown)
+        shown["wrote"].append(str(json))
+    print_result(shown)

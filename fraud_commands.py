@@ -1,0 +1,250 @@
+"""The commands ``throughline fraud <stage>``: arguments become one stage's plain values.
+
+Each reads the configuration first, so that a mistake in it is answered before anything slow is
+imported, then runs one stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from command_line import Config, Json, Runs, Seed, Set, collect_changes, finish, read_time
+
+if TYPE_CHECKING:
+    from configs.schema import FraudConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Is this card transaction fraudulent, now? The stages, in order: data, features, train, "
+    "serve, load, monitor; demo runs them all.",
+)
+
+MAPPING_EXAMPLE = """\b
+A mapping file names your columns; the rest pass through as features (data/mapping.py has more):
+  columns:
+    transaction_id: TransactionID
+    event_time: paid_at              # ISO, or {column: t, unit: s, origin: 2017-12-01T00:00:00Z}
+    customer_id: [card1, addr1]      # several columns may make one id
+    amount: TransactionAmt
+    is_fraud: isFraud
+  keep: all
+"""
+
+World = Literal["simulated", "handbook"]
+Size = Annotated[str | None, typer.Option(help="Size of the simulated world: demo or full.")]
+Transactions = Annotated[
+    Path | None, typer.Option(help="Your own transactions, CSV or Parquet; needs --mapping.")
+]
+Mapping_ = Annotated[
+    Path | None, typer.Option("--mapping", help="YAML file: which of your columns is which.")
+]
+
+
+@app.command("data", epilog=MAPPING_EXAMPLE)
+def fraud_data(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    seed: Seed = None,
+    size: Size = None,
+    settings: Set = None,
+    world: Annotated[World, typer.Option(help="Whose simulator.")] = "simulated",
+    transactions: Transactions = None,
+    mapping: Mapping_ = None,
+    json: Json = None,
+) -> None:
+    """Make or read transactions, and check them at the door.
+
+    In: nothing (a simulated world), or your own file with a column mapping. Out: transactions,
+    labels and the quarantined rows with their reasons, as Parquet in the runs folder.
+
+    Example: throughline fraud data --size full --seed 11
+
+    Example: throughline fraud data --transactions cards.csv --mapping cards.yaml
+
+    Next: throughline fraud features
+    """
+    chosen = _read_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
+    from data.fraud import run_data
+
+    result = run_data(chosen, world=world, transactions=transactions, mapping=mapping)
+    finish(result, json=json, config=config, runs=runs)
+
+
+@app.command("features")
+def fraud_features(
+    *, config: Config = None, runs: Runs = None, settings: Set = None, json: Json = None
+) -> None:
+    """Build the features and the online store, with Feast.
+
+    In: the transactions and labels of `fraud data`. Out: a Feast registry, the history its
+    training sets are joined from, and an online store that answers as of the moment it is asked.
+
+    Example: throughline fraud features --runs runs/mine
+
+    Next: throughline fraud train
+    """
+    chosen = _read_config(config, settings, {"runs": runs})
+    from features.store import run_features
+
+    finish(run_features(chosen), json=json, config=config, runs=runs)
+
+
+@app.command("train")
+def fraud_train(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    seed: Seed = None,
+    settings: Set = None,
+    now: Annotated[str | None, typer.Option(help="Train as of this UTC time; ISO 8601.")] = None,
+    only: Annotated[str | None, typer.Option(help="Train this kind only, as lightgbm.")] = None,
+    json: Json = None,
+) -> None:
+    """Train three models, compare them, register the best.
+
+    In: features as of each transaction, labels that have matured, split in time order. Out:
+    logistic regression,
+    LightGBM and a PyTorch network, calibrated, with intervals and baselines beside them, in
+    MLflow; the best becomes champion if there is none, else challenger. A leak stops the run.
+
+    Example: throughline fraud train --set training.num_trials=30
+
+    Next: throughline fraud serve
+    """
+    chosen = _read_config(config, settings, {"runs": runs, "seed": seed})
+    as_of = read_time("--now", now)
+    from training.fraud import run_train
+
+    finish(run_train(chosen, now=as_of, only=only), json=json, config=config, runs=runs)
+
+
+@app.command("serve")
+def fraud_serve(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    json: Json = None,
+) -> None:
+    """Serve the champion over HTTP with BentoML, until Ctrl-C.
+
+    In: the champion and the online store. Out: POST /predict and /predict_batch (score, decision,
+    reasons), the API's page at /, /readyz, and a prediction log for `fraud monitor`. A newly
+    promoted champion is picked up without a restart.
+
+    Example: throughline fraud serve --port 3001
+
+    Next, in another terminal: throughline fraud load
+    """
+    changes = {"runs": runs, "serving.host": host, "serving.port": port}
+    chosen = _read_config(config, settings, changes)
+    from serving.server import run_serve
+
+    finish(run_serve(chosen), json=json, config=config, runs=runs)
+
+
+@app.command("load")
+def fraud_load(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    seed: Seed = None,
+    settings: Set = None,
+    url: Annotated[str | None, typer.Option(help="A running service, on this machine.")] = None,
+    json: Json = None,
+) -> None:
+    """Send a bounded load to the service, report percentiles.
+
+    In: random customers of the runs folder; every answer is checked. Out: requests, errors,
+    requests per second and latency percentiles, closed loop, on shared cores.
+
+    Example: throughline fraud load --set load.num_requests=20000
+
+    Next: throughline fraud monitor
+    """
+    chosen = _read_config(config, settings, {"runs": runs, "seed": seed})
+    from serving.loadtest import run_load
+
+    finish(run_load(chosen, url=url), json=json, config=config, runs=runs)
+
+
+@app.command("monitor")
+def fraud_monitor(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    now: Annotated[str | None, typer.Option(help="Look as of this UTC time; ISO 8601.")] = None,
+    since: Annotated[str | None, typer.Option(help="Look at predictions from then on.")] = None,
+    retrain: Annotated[
+        bool, typer.Option(help="Act on a decision to retrain, or only report it.")
+    ] = True,
+    json: Json = None,
+) -> None:
+    """Look for drift, and decide whether to retrain.
+
+    In: the prediction log, the training reference, labels that have matured: what was served
+    against what was trained on. Out: Evidently reports (HTML and JSON) and a decision with its
+    reasons; data quality is judged first. A decision to retrain trains a challenger, compares it
+    on later matured days, and promotes it or keeps the champion.
+
+    Example: throughline fraud monitor --now 2026-05-01T00:00:00Z
+
+    Next: what the decision says
+    """
+    chosen = _read_config(config, settings, {"runs": runs})
+    as_of, start = read_time("--now", now), read_time("--since", since)
+    from monitoring.fraud import run_monitor
+    from training.fraud import run_train
+
+    result = run_monitor(chosen, now=as_of, since=start, train=run_train if retrain else None)
+    finish(result, json=json, config=config, runs=runs)
+
+
+@app.command("demo", epilog=MAPPING_EXAMPLE)
+def fraud_demo(
+    *,
+    config: Config = None,
+    runs: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path("runs/demo"),
+    seed: Seed = None,
+    size: Size = None,
+    settings: Set = None,
+    transactions: Transactions = None,
+    mapping: Mapping_ = None,
+    json: Json = None,
+) -> None:
+    """Run the whole story, and write it up as one page.
+
+    Data, features, three models, service, load, a changed world, drift, retraining, promotion.
+
+    In: nothing, or your own transactions with a mapping. Out: a table on the terminal,
+    summary.json and report.html (one page with every picture) in the runs folder.
+
+    Example: throughline fraud demo --seed 11
+
+    Example: throughline fraud demo --transactions cards.csv --mapping cards.yaml
+
+    Next: open runs/demo/report.html
+    """
+    chosen = _read_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
+    from fraud_demo import run_demo
+
+    finish(run_demo(chosen, transactions=transactions, mapping=mapping), json=json)
+
+
+def _read_config(
+    path: Path | None, settings: list[str] | None, options: Mapping[str, object]
+) -> FraudConfig:
+    """Read the configuration file with the command line's changes over it."""
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, options)
+    return load_fraud_config(path or DEFAULT_FRAUD_CONFIG, changes=changes)
