@@ -1,0 +1,1 @@
+"""Features and matured labels become checked, calibrated, registered models."""

@@ -1,0 +1,291 @@
+"""A fitted model becomes a folder of native files, and a folder becomes a model again, checked.
+
+=====================  ===========================================================================
+file                   what it holds
+=====================  ===========================================================================
+``manifest.json``      sha256 of every other file
+``model.json``         kind, inputs in order, vocabularies, calibration, thresholds, window, metrics
+``model.txt`` or ...   the model itself (``training.scorers.MODEL_FILES``)
+``golden_rows.json``   raw feature rows and the scores they must get
+``reference.parquet``  recent rows the model was not fitted on, with scores, for monitoring
+=====================  ===========================================================================
+
+Invariants: never a pickle; a file is parsed only after its hash was found right, and the bytes
+hashed are the bytes parsed; a folder is there whole or not at all; a model that does not reproduce
+its golden rows does not load. Loading needs neither torch nor MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from configs.files import hash_file, write_json
+from training.calibration import Calibration
+from training.encoding import Encoding, Floats, encode_features
+from training.operating_point import Decisions, Thresholds
+from training.scorers import MODEL_FILES, Scorer, load_scorer
+
+MANIFEST_FILE = "manifest.json"
+SPEC_FILE = "model.json"
+GOLDEN_FILE = "golden_rows.json"
+REFERENCE_FILE = "reference.parquet"
+GOLDEN_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model is, beside its weights.
+
+    Attributes:
+        kind: A key of ``MODEL_FILES``.
+        encoding: Inputs in order, and vocabularies.
+        calibration: From margin to probability.
+        thresholds: From probability to decision.
+        request_features: Inputs that need no history, only the transaction itself.
+        train_start_time: First instant of the training slice, ISO 8601.
+        train_end_time: Its end.
+        data_hash: sha256 of the transactions and labels.
+        metrics: On the test period, by name.
+        parameters: What it was fitted with; fits the same kind again.
+    """
+
+    kind: str
+    encoding: Encoding
+    calibration: Calibration
+    thresholds: Thresholds
+    request_features: tuple[str, ...]
+    train_start_time: str
+    train_end_time: str
+    data_hash: str
+    metrics: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the JSON form; ``read_spec`` is its inverse."""
+        return {
+            "kind": self.kind,
+            "features": list(self.encoding.features),
+            "request_only": {
+                name: name in self.request_features for name in self.encoding.features
+            },
+            "vocabularies": {name: list(v) for name, v in self.encoding.vocabularies.items()},
+            "calibration": asdict(self.calibration),
+            "thresholds": asdict(self.thresholds),
+            "training_window": {
+                "start_time": self.train_start_time,
+                "end_time": self.train_end_time,
+            },
+            "data_hash": self.data_hash,
+            "metrics": dict(self.metrics),
+            "parameters": dict(self.parameters),
+        }
+
+
+def read_spec(document: Mapping[str, Any]) -> ModelSpec:
+    """Rebuild a specification from its JSON form."""
+    return ModelSpec(
+        kind=document["kind"],
+        encoding=Encoding(
+            tuple(document["features"]),
+            {name: tuple(values) for name, values in document["vocabularies"].items()},
+        ),
+        calibration=Calibration(**document["calibration"]),
+        thresholds=Thresholds(**document["thresholds"]),
+        request_features=tuple(name for name, only in document["request_only"].items() if only),
+        train_start_time=document["training_window"]["start_time"],
+        train_end_time=document["training_window"]["end_time"],
+        data_hash=document["data_hash"],
+        metrics=document["metrics"],
+        parameters=document["parameters"],
+    )
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A loaded model: features in, calibrated scores, decisions and reasons out."""
+
+    spec: ModelSpec
+    scorer: Scorer
+    version: str = ""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The model's inputs, in order."""
+        return self.spec.encoding.features
+
+    def predict(self, features: pd.DataFrame) -> Floats:
+        """Score feature rows.
+
+        Args:
+            features: One row per transaction with at least the model's inputs.
+
+        Returns:
+            Calibrated probabilities of fraud in [0, 1]. Shape ``(rows,)``.
+
+        Raises:
+            ValueError: If an input column is absent or holds text where a number belongs.
+        """
+        return self.predict_matrix(encode_features(features, encoding=self.spec.encoding))
+
+    def predict_matrix(self, matrix: Floats) -> Floats:
+        """Score raw model columns ``(rows, features)``; see ``predict``."""
+        return self.spec.calibration.apply(self.scorer.margins(matrix))
+
+    def decide(self, scores: Floats, amounts: Floats) -> Decisions:
+        """Say ``approve``, ``review`` or ``decline`` for each score and amount."""
+        return self.spec.thresholds.decide(scores, amounts)
+
+    def explain(self, features: pd.DataFrame, *, top: int) -> list[list[tuple[str, float]]]:
+        """Name the features that moved each row's score most.
+
+        Args:
+            features: One row per transaction with at least the model's inputs.
+            top: How many features to name per row.
+
+        Returns:
+            For each row ``(feature, contribution)``, largest first; a contribution is in log-odds
+            before calibration, positive towards fraud.
+        """
+        matrix = encode_features(features, encoding=self.spec.encoding)
+        return [
+            [(self.features[i], float(row[i])) for i in np.argsort(-np.abs(row))[:top]]
+            for row in self.scorer.contributions(matrix)
+        ]
+
+
+def save_artefact(
+    folder: Path,
+    *,
+    spec: ModelSpec,
+    content: bytes,
+    golden_features: pd.DataFrame,
+    reference_features: pd.DataFrame,
+) -> None:
+    """Write a model's folder; an earlier one in its place is replaced, or stays if this fails.
+
+    Args:
+        folder: Where to.
+        spec: What the model is.
+        content: The model file's bytes.
+        golden_features: Some feature rows, to score at every loading.
+        reference_features: Feature rows with ``event_time``; their scores are added.
+    """
+    artefact = Artefact(spec, load_scorer(spec.kind, content))
+    rows = golden_features[list(artefact.features)]
+    scores = artefact.predict(reference_features)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        part = Path(name) / "artefact"
+        part.mkdir()
+        write_json(part / SPEC_FILE, spec.to_document())
+        (part / MODEL_FILES[spec.kind]).write_bytes(content)
+        write_json(
+            part / GOLDEN_FILE,
+            {"rows": _to_records(rows), "scores": artefact.predict(rows).tolist()},
+        )
+        kept = reference_features[["event_time", *artefact.features]]
+        kept.assign(score=scores).to_parquet(part / REFERENCE_FILE, index=False)
+        hashes = {path.name: hash_file(path) for path in sorted(part.iterdir())}
+        write_json(part / MANIFEST_FILE, {"sha256": hashes})
+        load_artefact(part)
+        if folder.exists():
+            folder.rename(Path(name) / "replaced")
+        shutil.move(part, folder)
+
+
+def load_artefact(folder: Path, *, version: str = "") -> Artefact:
+    """Load a model's folder after checking every file, then its golden rows.
+
+    Args:
+        folder: Written by ``save_artefact``.
+        version: The registry's name for it.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If a file is missing or changed, the kind is unknown, or a golden row does not
+            get its score; the message names the file.
+    """
+    checked = _read_checked(folder)
+    spec = read_spec(json.loads(_take(checked, SPEC_FILE, folder=folder)))
+    if spec.kind not in MODEL_FILES:
+        raise ValueError(
+            f"{folder / SPEC_FILE} names the unknown kind of model '{spec.kind}'; "
+            f"it must be one of: {', '.join(MODEL_FILES)}"
+        )
+    content = _take(checked, MODEL_FILES[spec.kind], folder=folder)
+    artefact = Artefact(spec, load_scorer(spec.kind, content), version)
+    _check_golden_rows(artefact, _take(checked, GOLDEN_FILE, folder=folder), folder=folder)
+    return artefact
+
+
+def load_reference(folder: Path) -> pd.DataFrame:
+    """Read the rows a model's predictions are held against by monitoring.
+
+    Args:
+        folder: Written by ``save_artefact``.
+
+    Returns:
+        ``event_time``, the model's inputs and ``score``, in time order.
+
+    Raises:
+        ValueError: If a file is missing or changed.
+    """
+    content = _take(_read_checked(folder), REFERENCE_FILE, folder=folder)
+    return pd.read_parquet(BytesIO(content))
+
+
+def _read_checked(folder: Path) -> dict[str, bytes]:
+    """Read every file of the manifest and check its hash."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run `throughline fraud train` to make a model")
+    try:
+        hashes = json.loads(path.read_bytes())["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a manifest: {error!r}") from error
+    checked = {}
+    for name, expected in hashes.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing; the model's folder is incomplete")
+        checked[name] = (folder / name).read_bytes()
+        if hashlib.sha256(checked[name]).hexdigest() != expected:
+            raise ValueError(f"{folder / name} has changed since it was written; do not use it")
+    return checked
+
+
+def _take(checked: Mapping[str, bytes], name: str, *, folder: Path) -> bytes:
+    if name not in checked:
+        raise ValueError(f"{folder / MANIFEST_FILE} does not list {name}; the folder is incomplete")
+    return checked[name]
+
+
+def _check_golden_rows(artefact: Artefact, content: bytes, *, folder: Path) -> None:
+    golden = json.loads(content)
+    rows = pd.DataFrame(golden["rows"], columns=list(artefact.features))
+    scores, expected = artefact.predict(rows), np.array(golden["scores"])
+    distance = float(np.max(np.abs(scores - expected), initial=0.0))
+    if not distance <= GOLDEN_TOLERANCE:
+        raise ValueError(
+            f"{folder / MODEL_FILES[artefact.spec.kind]} scores a row of {GOLDEN_FILE} "
+            f"{distance:.2g} away from what it did when trained; do not use it"
+        )
+
+
+def _to_records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one JSON object per row; missing values of any kind are null."""
+    as_objects = rows.astype(object)
+    known = as_objects.where(rows.notna(), None)
+    return [dict(zip(rows.columns, row, strict=True)) for row in known.to_numpy()]

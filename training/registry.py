@@ -1,0 +1,269 @@
+"""Runs, models and who serves: MLflow on SQLite and local files, below ``<runs>/mlflow``.
+
+The only module that knows MLflow. A run holds parameters, metrics, pictures and the model; a
+registered version points at one run's model; the aliases ``champion`` and ``challenger`` point at
+versions and are all that decides what serves. Nothing is written as a pickle and none is read.
+
+MLflow is imported when it is first needed, after the environment says: no telemetry, no pickles.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version as find_package_version
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+from configs.progress import show_progress
+from training.encoding import Encoding
+
+MODEL_NAME = "fraud"
+MODEL_FOLDER = "model"
+ARTEFACT_FOLDER = "artefact"
+CHAMPION: Literal["champion"] = "champion"
+CHALLENGER: Literal["challenger"] = "challenger"
+ENVIRONMENT = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+SERVING_PACKAGES = ("lightgbm", "numpy", "onnxruntime", "pandas", "pyarrow", "scipy")
+"""What a logged model imports; its environment is pinned to the versions that made it."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one fitted model leaves behind.
+
+    Attributes:
+        name: The run's name in MLflow.
+        parameters: Settings by name.
+        metrics: Numbers by name.
+        curves: One number per step, by name.
+        pictures: SVG texts by name.
+        documents: JSON-able mappings by name.
+        tags: Free text by name.
+    """
+
+    name: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def get_tracking_uri(runs: Path) -> str:
+    """Return the address of the tracking database, for the MLflow command line too."""
+    return f"sqlite:///{_database_path(runs)}"
+
+
+def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding) -> str:
+    """Write a finished run with its model.
+
+    Args:
+        runs: Output folder; the database in it is made when there is none.
+        record: What to write.
+        artefact: The model's folder (``training.artefact``), copied.
+        encoding: The model's inputs, for its signature.
+
+    Returns:
+        The run's id.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    client = _open_client(_database_path(runs))
+    run = client.create_run(_find_experiment(client, _database_path(runs)), run_name=record.name)
+    run_id: str = run.info.run_id
+    now_ms = int(run.info.start_time)
+    single = [Metric(name, value, now_ms, 0) for name, value in record.metrics.items()]
+    curves = [
+        Metric(name, value, now_ms, step)
+        for name, values in record.curves.items()
+        for step, value in enumerate(values)
+    ]
+    client.log_batch(
+        run_id,
+        metrics=[*single, *curves],
+        params=[Param(name, str(value)) for name, value in record.parameters.items()],
+        tags=[RunTag(name, text) for name, text in {**_find_commit(), **record.tags}.items()],
+    )
+    for name, svg in record.pictures.items():
+        client.log_text(run_id, svg, f"pictures/{name}.svg")
+    for name, document in record.documents.items():
+        client.log_dict(run_id, document, f"{name}.json")
+    with tempfile.TemporaryDirectory() as folder:
+        _save_model(Path(folder) / MODEL_FOLDER, artefact=artefact, encoding=encoding)
+        client.log_artifacts(run_id, str(Path(folder) / MODEL_FOLDER), MODEL_FOLDER)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def register(runs: Path, run_id: str) -> str:
+    """Make a run's model a version of the registered model.
+
+    Args:
+        runs: Output folder.
+        run_id: From ``log_run``.
+
+    Returns:
+        The version, "1" for the first.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = _open_client(_database_path(runs))
+    try:
+        client.create_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
+    return str(client.create_model_version(MODEL_NAME, source, run_id).version)
+
+
+def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> None:
+    """Point an alias at a version; from then on it is what a running service finds."""
+    _open_client(_database_path(runs)).set_registered_model_alias(MODEL_NAME, alias, version)
+
+
+def find_version(runs: Path, alias: Literal["champion", "challenger"]) -> str | None:
+    """Return the version an alias points at, or ``None``; makes no files."""
+    database = _database_path(runs)
+    if not database.is_file():
+        return None
+    return _look_up(database, _read_change_counter(database)).get(alias)
+
+
+def get_model(runs: Path, alias: Literal["champion", "challenger"]) -> tuple[str, Path]:
+    """Return the version an alias points at, and the folder its artefact is in.
+
+    Cheap enough to ask every second: MLflow is only asked when the database has changed.
+
+    Raises:
+        FileNotFoundError: If the alias points at nothing.
+    """
+    version = find_version(runs, alias)
+    if version is None:
+        raise FileNotFoundError(
+            f"no {alias} in {_database_path(runs)}; run `throughline fraud train` first"
+        )
+    return version, _find_folder(_database_path(runs), version)
+
+
+def get_champion(runs: Path) -> tuple[str, Path]:
+    """Return the champion's version and artefact folder; see ``get_model``."""
+    return get_model(runs, CHAMPION)
+
+
+def _database_path(runs: Path) -> Path:
+    return (runs / "mlflow" / "mlflow.db").resolve()
+
+
+@functools.lru_cache(maxsize=8)
+def _look_up(database: Path, change_counter: bytes) -> dict[str, str]:
+    """Read all aliases; ``change_counter`` is what makes an old answer stale."""
+    del change_counter
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = _open_client(database).get_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {alias: str(version) for alias, version in model.aliases.items()}
+
+
+def _read_change_counter(database: Path) -> bytes:
+    """Read the part of the database's header that every committed transaction changes.
+
+    Source: SQLite file format, section 1.3.7 "File change counter" (bytes 24 to 27); MLflow uses
+        the default rollback journal, where the counter moves at each commit.
+    """
+    with database.open("rb") as stream:
+        return stream.read(28)[24:]
+
+
+@functools.cache
+def _find_folder(database: Path, version: str) -> Path:
+    """Find a version's files; a version never changes."""
+    source = _open_client(database).get_model_version(MODEL_NAME, version).source
+    return Path(unquote(urlparse(source).path)) / "data" / ARTEFACT_FOLDER
+
+
+@functools.cache
+def _import_mlflow() -> Any:  # noqa: ANN401 - a module without types
+    os.environ.update(ENVIRONMENT)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each table it makes
+    return mlflow
+
+
+@functools.cache
+def _open_client(database: Path) -> Any:  # noqa: ANN401 - a class without types
+    """Connect once per process; the first time in a folder, MLflow makes its tables."""
+    mlflow = _import_mlflow()
+    uri = f"sqlite:///{database}"
+    if database.is_file():
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with show_progress("Making the MLflow database"):
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _find_experiment(client: Any, database: Path) -> str:  # noqa: ANN401 - as above
+    found = client.get_experiment_by_name(MODEL_NAME)
+    if found is not None:
+        return str(found.experiment_id)
+    location = (database.parent / "artifacts").as_uri()
+    return str(client.create_experiment(MODEL_NAME, artifact_location=location))
+
+
+def _save_model(folder: Path, *, artefact: Path, encoding: Encoding) -> None:
+    """Write MLflow's model folder around an artefact: the loader's code, no serialised object."""
+    mlflow = _import_mlflow()
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    code = Path(__file__).parent
+    inputs = [
+        ColSpec("string" if name in encoding.vocabularies else "double", name, required=False)
+        for name in encoding.features
+    ]
+    output = TensorSpec(np.dtype("float64"), (-1,), "score")
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        loader_module="training.pyfunc",
+        data_path=str(artefact),
+        code_paths=[str(code), str(code.parent / "configs")],
+        pip_requirements=[f"{name}=={find_package_version(name)}" for name in SERVING_PACKAGES],
+        signature=ModelSignature(inputs=Schema(inputs), outputs=Schema([output])),
+    )
+
+
+def _find_commit() -> dict[str, str]:
+    """Return the source's git commit as a tag; nothing outside a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return {}
+    return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}
