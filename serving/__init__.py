@@ -1,0 +1,1 @@
+"""A registered model and an online store become decisions over HTTP, each one recorded."""

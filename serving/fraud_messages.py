@@ -1,0 +1,207 @@
+"""What the fraud service is asked and what it answers: JSON becomes typed, bounded messages.
+
+A message that does not fit is refused with the path of each wrong field, and never more than
+``MAX_REPORTED_ERRORS`` of them, so a hostile body cannot buy a long answer. Nothing is coerced:
+``"12"`` is no amount, ``1`` is no time, and an unknown field is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from data.fraud_contract import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT
+from features.fraud import CONTRACT_COLUMNS
+from serving.prediction_log import Decision
+
+MAX_REPORTED_ERRORS = 20
+MAX_LISTED_ERRORS = 1000  # pydantic spends about 10 us on describing one
+
+
+def _refuse_unix_time(value: object) -> object:
+    """Refuse ``1767225600``, which pydantic would read as seconds (or milliseconds) in UTC."""
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise PydanticCustomError(
+            "time_format", "Input should be an ISO 8601 time such as 2026-01-31T08:00:00Z"
+        )
+    return value
+
+
+def _check_range(time: datetime) -> datetime:
+    """Refuse a time that the data contract would refuse."""
+    if not EARLIEST_TIME <= time <= LATEST_TIME:
+        raise PydanticCustomError("time_range", "Input should be a time from 1970 to 2100")
+    return time.astimezone(UTC)
+
+
+Identifier = Annotated[str, Field(min_length=1, max_length=256)]
+Category = Annotated[str, Field(min_length=1, max_length=1024)]
+EventTime = Annotated[
+    AwareDatetime,
+    BeforeValidator(_refuse_unix_time),
+    AfterValidator(_check_range),
+    Field(strict=False),
+]
+
+
+class Message(BaseModel):
+    """Closed to unknown fields, strict about types, finite numbers only."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Transaction(Message):
+    """One card transaction to be scored; only the first four fields are required."""
+
+    transaction_id: Identifier
+    event_time: EventTime = Field(description="When it happened: ISO 8601 with a time zone.")
+    customer_id: Identifier
+    amount: Annotated[float, Field(ge=0.0, le=MAX_AMOUNT)] = Field(description="Account currency.")
+    card_type: Category | None = None
+    merchant_id: Identifier | None = None
+    merchant_category: Category | None = None
+    ip: Identifier | None = None
+    device_id: Identifier | None = None
+    latitude: Annotated[float, Field(ge=-90.0, le=90.0)] | None = None
+    longitude: Annotated[float, Field(ge=-180.0, le=180.0)] | None = None
+    extra: dict[Identifier, float | Category | None] = Field(
+        default={}, description="Columns of your own that pass through as features, by name."
+    )
+
+
+class PredictRequest(Message):
+    """One transaction; ``explain`` asks for the features that moved its score most."""
+
+    transaction: Transaction
+    explain: bool = False
+
+
+class PredictBatchRequest(Message):
+    """Several transactions, scored by one model and answered in the same order."""
+
+    transactions: Annotated[list[Transaction], FailFast(), Field(min_length=1)]
+    explain: bool = False
+
+
+class Reason(Message):
+    """How far one feature moved the score, in the model's own unit (log odds for trees)."""
+
+    feature: str
+    contribution: float
+
+
+class Prediction(Message):
+    """A calibrated probability of fraud and what to do about it."""
+
+    transaction_id: str
+    score: Annotated[float, Field(ge=0.0, le=1.0)]
+    decision: Decision
+    model_version: str
+    reasons: list[Reason] | None = Field(default=None, description="Only when asked to explain.")
+    degraded_reason: str | None = Field(
+        default=None, description="Why the score lacks history, if it does."
+    )
+
+
+class PredictBatchResponse(Message):
+    """One prediction per transaction, in the order of the request."""
+
+    predictions: list[Prediction]
+
+
+def shorten(error: ValidationError) -> ValidationError:
+    """Keep the first errors only, and none of the input, so that answers stay small and cheap."""
+    if error.error_count() > MAX_LISTED_ERRORS:
+        return refuse((), f"the message has {error.error_count()} wrong fields")
+    kept = error.errors(include_url=False, include_input=False)[:MAX_REPORTED_ERRORS]
+    return ValidationError.from_exception_data(
+        error.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(item["type"], "{reason}", {"reason": item["msg"]}),
+                loc=item["loc"],
+                input=None,
+            )
+            for item in kept
+        ],
+    )
+
+
+def refuse(field: tuple[str | int, ...], reason: str) -> ValidationError:
+    """Make the error for a field that is well-formed but cannot be used, as BentoML expects it.
+
+    >>> refuse(("transactions",), "has 3 rows; at most 2 are allowed").errors()[0]["loc"]
+    ('transactions',)
+    """
+    kind = PydanticCustomError("value_error", "{reason}", {"reason": reason})
+    return ValidationError.from_exception_data(
+        "request", [InitErrorDetails(type=kind, loc=field, input=None)]
+    )
+
+
+def check_extra(
+    transaction: Transaction, *, field: tuple[str | int, ...], extra: Mapping[str, bool]
+) -> None:
+    """Refuse an extra column that no feature knows: a misspelt one would silently be missing.
+
+    Args:
+        transaction: The message to check.
+        field: Where it stands in the request, for the error's path.
+        extra: The pass-through columns the features were built from: name -> is it categorical.
+
+    Raises:
+        ValidationError: If a column is unknown or holds the wrong type.
+    """
+    for name, value in transaction.extra.items():
+        if name not in extra:
+            known = ", ".join(sorted(extra)[:MAX_REPORTED_ERRORS]) or "none"
+            raise refuse((*field, "extra", name), f"no column of the training data; known: {known}")
+        if value is not None and isinstance(value, str) != extra[name]:
+            kind = "string" if extra[name] else "number"
+            raise refuse((*field, "extra", name), f"Input should be a valid {kind}")
+
+
+def build_transactions(
+    messages: Sequence[Transaction], *, extra: Mapping[str, bool]
+) -> pd.DataFrame:
+    """Make the frame that the feature store and the scorer read.
+
+    Args:
+        messages: Transactions in any order.
+        extra: The pass-through columns to add: name -> is it categorical.
+
+    Returns:
+        One row per message in the same order: every column of the contract (``event_time`` as
+        ``datetime64[us, UTC]``, absent text as None, absent numbers as NaN), then ``extra``'s.
+    """
+    columns: dict[str, object] = {}
+    for name in CONTRACT_COLUMNS:
+        columns[name] = [getattr(message, name) for message in messages]
+    times = [message.event_time.replace(tzinfo=None) for message in messages]
+    columns["event_time"] = pd.DatetimeIndex(np.array(times, dtype="datetime64[us]"), tz="UTC")
+    for name in extra:
+        columns[name] = [message.extra.get(name) for message in messages]
+    numbers = {"amount", "latitude", "longitude", *(name for name in extra if not extra[name])}
+    for name in columns.keys() - {"event_time"}:
+        # Whole columns of known type: letting pandas infer and cast costs a millisecond a request.
+        columns[name] = np.array(columns[name], dtype=np.float64 if name in numbers else object)
+    return pd.DataFrame(columns)

@@ -1,0 +1,221 @@
+"""A configuration becomes a running ``bentoml serve``, and leaves no process behind when it ends.
+
+The service runs in a process group of its own, so that it can be stopped as a whole: BentoML's
+supervisor is asked to end, and after ``STOP_SECONDS`` the group is killed. Everything BentoML
+writes stays below ``runs``, and it tells nobody that it runs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import httpx
+
+from configs.files import write_json
+from configs.progress import show_progress
+from configs.schema import FraudConfig
+from serving.prediction_log import get_prediction_folder
+
+STOP_SECONDS = 15.0
+"""How long the service may take to finish what it has begun and to write its last records."""
+SERVICE = "serving.fraud:FraudService"
+SOURCE_FOLDER = Path(__file__).resolve().parent.parent
+
+
+def run_serve(config: FraudConfig) -> dict[str, Any]:
+    """Serve the champion in the foreground until Ctrl-C, SIGTERM or the end of the service.
+
+    Args:
+        config: ``serving`` says where to listen; ``runs`` where model and store are.
+
+    Returns:
+        ``url``, ``wrote`` and ``next``, once the service has been stopped.
+
+    Raises:
+        FileNotFoundError: If there is no champion or no feature store.
+        ValueError: If the address cannot be listened on, or the service ended by itself.
+    """
+    check_can_serve(config, port=config.serving.port)
+    url = f"http://{config.serving.host}:{config.serving.port}"
+    with _take_sigterm_for_ctrl_c(), suppress(KeyboardInterrupt):
+        process = _launch(config, port=config.serving.port, output=sys.stderr)
+        try:
+            _wait_until_ready(process, url, seconds=config.serving.startup_timeout_seconds)
+            print(f"serving on {url} (see {url}/model and {url}/docs.json); Ctrl-C stops it")
+            process.wait()
+        finally:
+            _stop(process)
+        raise ValueError(f"the service on {url} ended by itself; its last messages are above")
+    return {
+        "url": url,
+        "wrote": [str(get_prediction_folder(config.runs))],
+        "next": "throughline fraud monitor",
+    }
+
+
+@contextmanager
+def start_service(config: FraudConfig, *, port: int | None = None) -> Iterator[str]:
+    """Run the service beside the block and stop it, with everything it started, at the end.
+
+    Args:
+        config: As for ``run_serve``.
+        port: Where to listen instead of ``serving.port``.
+
+    Yields:
+        The service's address, as ``http://127.0.0.1:3000``, once ``/readyz`` says yes.
+
+    Raises:
+        FileNotFoundError: If there is no champion or no feature store.
+        ValueError: If the address cannot be listened on, or the service does not become ready.
+    """
+    port = port or config.serving.port
+    check_can_serve(config, port=port)
+    url = f"http://{config.serving.host}:{port}"
+    log_file = get_service_folder(config.runs) / f"{port}.log"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("w") as output:
+        process = _launch(config, port=port, output=output)
+        try:
+            with show_progress("Starting the service"):
+                _wait_until_ready(
+                    process, url, seconds=config.serving.startup_timeout_seconds, log_file=log_file
+                )
+            yield url
+        finally:
+            _stop(process)
+
+
+def get_service_folder(runs: Path) -> Path:
+    """Return where the service's own log, settings and BentoML's home are, below ``runs``."""
+    return runs / "serving"
+
+
+def find_free_port(host: str = "127.0.0.1") -> int:
+    """Ask the system for a port that nobody listens on now."""
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def check_can_serve(config: FraudConfig, *, port: int) -> None:
+    """Check that the address is free and that there is something to serve.
+
+    Raises:
+        FileNotFoundError: If there is no champion or no feature store.
+        ValueError: If the host is no IP address, or the port cannot be listened on.
+    """
+    host = config.serving.host
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError as error:
+        raise ValueError(
+            f"serving.host is '{host}'; it must be an IP address such as 127.0.0.1"
+        ) from error
+    try:
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host} port {port}: {error.strerror}; stop what listens there, "
+            "or set serving.port"
+        ) from error
+    # Imported here because a load test of a service that runs needs neither Feast nor MLflow.
+    from features.store import open_feature_store
+    from training.registry import get_champion
+
+    open_feature_store(config.runs)
+    get_champion(config.runs)
+
+
+def _launch(config: FraudConfig, *, port: int, output: IO[str]) -> subprocess.Popen[bytes]:
+    """Start BentoML's supervisor in a process group of its own."""
+    folder = get_service_folder(config.runs).resolve()
+    settings = folder / f"{port}.json"  # JSON is YAML
+    document = config.model_dump(mode="json")
+    write_json(settings, {**document, "runs": str(config.runs.resolve())})
+    workers = config.serving.workers
+    environment = {
+        **os.environ,
+        "THROUGHLINE_CONFIG": str(settings),
+        "BENTOML_HOME": str(folder / "bentoml" / str(port)),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_CONFIG_OPTIONS": f"services.FraudService.workers={workers}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.pop("THROUGHLINE_RUNS", None)
+    address = ["--host", config.serving.host, "--port", str(port)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bentoml", "serve", SERVICE, *address],
+        cwd=SOURCE_FOLDER,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, *, seconds: float, log_file: Path | None = None
+) -> None:
+    """Return when ``/readyz`` says yes; explain if the process ends or the time is up first."""
+    where = f"; see {log_file}" if log_file else ""
+    deadline = time.monotonic() + seconds
+    with httpx.Client(base_url=url, timeout=2.0, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ValueError(f"the service ended before it was ready{where}")
+            with suppress(httpx.TransportError):
+                if client.get("/readyz").is_success:
+                    return
+                _check_not_refused(client.get("/model").json())
+            time.sleep(0.1)
+    raise ValueError(
+        f"the service was not ready after {seconds:g} s (serving.startup_timeout_seconds){where}"
+    )
+
+
+def _check_not_refused(state: dict[str, Any]) -> None:
+    """Give up on a service whose only champion cannot be used: waiting would not mend it."""
+    refused = state["refused"]
+    if state["model_version"] is None and refused is not None:
+        raise ValueError(
+            f"model version {refused['version']} cannot be served: {refused['reason']}; "
+            "run `throughline fraud train` for another one"
+        )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the supervisor to end; then kill whatever is left of its group."""
+    try:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    finally:  # even if a second Ctrl-C comes while waiting
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def _take_sigterm_for_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that the service is stopped either way."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

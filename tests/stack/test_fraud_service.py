@@ -1,0 +1,454 @@
+"""The fraud service as a user has it: ``bentoml serve``, a real store, a real model, real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+
+from configs.schema import FraudConfig
+from data.fraud import load_transactions
+from features.store import get_store_folder, open_feature_store, read_online_features
+from serving.client import replay_transactions
+from serving.fraud_messages import PredictBatchRequest, build_transactions
+from serving.loadtest import draw_messages, run_load
+from serving.prediction_log import get_prediction_folder, load_predictions
+from serving.server import check_can_serve, find_free_port, get_service_folder, start_service
+from training.artefact import load_artefact, save_artefact
+from training.registry import (
+    ARTEFACT_FOLDER,
+    CHAMPION,
+    RunRecord,
+    get_champion,
+    log_run,
+    register,
+    set_alias,
+)
+
+pytestmark = pytest.mark.stack
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def url(tiny_world: FraudConfig) -> Iterator[str]:
+    with start_service(tiny_world, port=find_free_port()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def messages(tiny_world: FraudConfig) -> list[dict[str, Any]]:
+    """Transactions of known customers just after the history ends, with ids of our own."""
+    drawn = draw_messages(load_transactions(tiny_world.runs), num_messages=40, seed=5)
+    return [{**message, "transaction_id": f"new-{i}"} for i, message in enumerate(drawn)]
+
+
+def post(url: str, path: str, document: object) -> httpx.Response:
+    return httpx.post(url + path, json=document, timeout=30, trust_env=False)
+
+
+def get_state(url: str) -> dict[str, Any]:
+    state: dict[str, Any] = httpx.get(f"{url}/model", timeout=10, trust_env=False).json()
+    return state
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def make_version(config: FraudConfig, folder: Path, *, shift: float) -> str:
+    """Register the champion's twin whose log-odds are shifted; return its version."""
+    _, source = get_champion(config.runs)
+    original = load_artefact(source)
+    rows = pd.DataFrame(
+        json.loads((source / "golden_rows.json").read_text())["rows"],
+        columns=list(original.features),
+    )
+    spec = replace(
+        original.spec,
+        calibration=replace(
+            original.spec.calibration, offset=original.spec.calibration.offset + shift
+        ),
+    )
+    save_artefact(
+        folder / ARTEFACT_FOLDER,
+        spec=spec,
+        content=(source / "model.txt").read_bytes(),
+        golden_features=rows,
+        reference_features=rows.assign(event_time=pd.Timestamp("2026-01-01", tz="UTC")),
+    )
+    run_id = log_run(
+        config.runs,
+        RunRecord(name="twin"),
+        artefact=folder / ARTEFACT_FOLDER,
+        encoding=original.spec.encoding,
+    )
+    return register(config.runs, run_id)
+
+
+def test_a_score_over_http_is_the_model_applied_to_the_online_features(tiny_world, url, messages):
+    version, folder = get_champion(tiny_world.runs)
+    artefact = load_artefact(folder)
+    body = PredictBatchRequest.model_validate_json(json.dumps({"transactions": messages}))
+    rows = build_transactions(body.transactions, extra={})
+    features = read_online_features(open_feature_store(tiny_world.runs), rows)
+    expected = artefact.predict(features)
+    answers = post(url, "/predict_batch", {"transactions": messages}).json()["predictions"]
+    assert [answer["transaction_id"] for answer in answers] == rows["transaction_id"].tolist()
+    assert [answer["score"] for answer in answers] == pytest.approx(expected.tolist(), abs=1e-12)
+    assert [answer["decision"] for answer in answers] == list(
+        artefact.decide(expected, rows["amount"].to_numpy())
+    )
+    assert {answer["model_version"] for answer in answers} == {version}
+    assert {answer["degraded_reason"] for answer in answers} == {None}
+    assert features["customer_tx_count_7d"].notna().all()  # history was there to be used
+
+
+def test_one_transaction_scores_as_it_does_in_a_batch(url, messages):
+    batch = post(url, "/predict_batch", {"transactions": messages[:3]}).json()["predictions"]
+    single = [post(url, "/predict", {"transaction": message}).json() for message in messages[:3]]
+    assert single == batch
+
+
+def test_reasons_come_when_asked_for_largest_first(url, messages):
+    asked = post(url, "/predict", {"transaction": messages[0], "explain": True}).json()
+    moved = [abs(reason["contribution"]) for reason in asked["reasons"]]
+    assert len(moved) == 5
+    assert moved == sorted(moved, reverse=True)
+    assert post(url, "/predict", {"transaction": messages[0]}).json()["reasons"] is None
+
+
+def test_a_transaction_with_only_the_required_fields_is_scored(url, messages):
+    names = ("transaction_id", "event_time", "customer_id", "amount")
+    answer = post(url, "/predict", {"transaction": {name: messages[0][name] for name in names}})
+    assert answer.status_code == 200
+    assert answer.json()["degraded_reason"] is None
+
+
+def test_an_unknown_customer_is_scored(url, messages):
+    stranger = {**messages[0], "customer_id": "never-seen\u0000", "ip": "no address"}
+    assert post(url, "/predict", {"transaction": stranger}).status_code == 200
+
+
+VALID = {
+    "transaction_id": "bad-1",
+    "event_time": "2026-03-12T00:00:00Z",
+    "customer_id": "c00001",
+    "amount": 12.5,
+}
+
+
+def with_field(name: str, literal: str) -> bytes:
+    document = json.dumps({"transaction": {**VALID, name: "HERE"}})
+    return document.replace('"HERE"', literal).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"transaction": {', "Invalid JSON"),
+        (b"", "transaction"),
+        (b"null", "object"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (json.dumps({"transaction": {**VALID, "amount": None}}).encode(), "amount"),
+        (json.dumps({"transaction": VALID, "unheard_of": 1}).encode(), "unheard_of"),
+        (json.dumps({"transaction": {"amount": 1}}).encode(), "customer_id"),
+        (with_field("unheard_of", "1"), "unheard_of"),
+        (with_field("extra", '{"V9": 1}'), "V9"),
+        (with_field("amount", "NaN"), "amount"),
+        (with_field("amount", "1e400"), "amount"),
+        (with_field("amount", "-1"), "amount"),
+        (with_field("amount", '"12.5"'), "amount"),
+        (with_field("amount", "9" * 300), "amount"),
+        (with_field("amount", "9" * 5000), "number out of range"),
+        (with_field("event_time", '"2026-03-12T00:00:00"'), "event_time"),
+        (with_field("event_time", "1767225600"), "event_time"),
+        (with_field("latitude", "91"), "latitude"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_with_what_is_wrong(url, body, named):
+    answer = httpx.post(
+        f"{url}/predict", content=body, headers={"content-type": "application/json"}, timeout=30
+    )
+    assert answer.status_code == 400
+    assert named in answer.text
+    assert "Traceback" not in answer.text
+    assert ".py" not in answer.text
+
+
+def test_a_body_of_ten_megabytes_is_refused_by_its_size(url):
+    body = b'{"transaction": "' + b"x" * 10_000_000 + b'"}'
+    for content in (body, iter([body[:1_000_000]] * 10)):  # with its length announced, and without
+        answer = httpx.post(f"{url}/predict", content=content, timeout=30)
+        assert answer.status_code == 413
+        assert "at most 2097152 bytes" in answer.json()["error"]
+
+
+def test_forms_and_pickles_are_refused_by_their_type(url):
+    for media_type in ("application/vnd.bentoml+pickle", "multipart/form-data; boundary=x"):
+        answer = httpx.post(
+            f"{url}/predict", content=b"x", headers={"content-type": media_type}, timeout=30
+        )
+        assert answer.status_code == 415
+
+
+def test_a_batch_with_too_many_rows_is_refused_and_one_at_the_limit_is_not(
+    tiny_world, url, messages
+):
+    limit = tiny_world.serving.max_batch_rows
+    rows = [{**messages[0], "transaction_id": f"many-{i}"} for i in range(limit + 1)]
+    refused = post(url, "/predict_batch", {"transactions": rows})
+    assert refused.status_code == 400
+    assert f"at most {limit} are allowed" in refused.text
+    assert post(url, "/predict_batch", {"transactions": rows[:limit]}).status_code == 200
+
+
+def test_a_batch_names_the_position_of_its_wrong_transaction(url, messages):
+    answer = post(url, "/predict_batch", {"transactions": [messages[0], {**VALID, "amount": -1}]})
+    assert answer.status_code == 400
+    assert answer.json()["detail"][0]["loc"] == ["transactions", 1, "amount"]
+
+
+def test_no_refused_request_was_counted_as_the_servers_fault_or_left_a_trace_in_its_log(
+    tiny_world, url
+):
+    post(url, "/predict", {"transaction": {}})
+    metrics = httpx.get(f"{url}/metrics", timeout=10).text
+    codes = set(re.findall(r'http_response_code="(\d+)"', metrics))
+    assert "400" in codes
+    assert not {code for code in codes if code.startswith("5")}
+    log = (get_service_folder(tiny_world.runs) / f"{url.rsplit(':', 1)[1]}.log").read_text()
+    assert "ValidationError" not in log
+
+
+def test_the_api_describes_itself_and_every_reference_in_it_resolves(url):
+    document = httpx.get(f"{url}/docs.json", timeout=10).json()
+    assert {"/predict", "/predict_batch", "/readyz"} <= document["paths"].keys()
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert references <= document["components"]["schemas"].keys()
+    transaction = document["components"]["schemas"]["Transaction"]
+    assert set(transaction["required"]) == set(VALID)
+    assert transaction["additionalProperties"] is False
+
+
+def test_every_answer_is_recorded_with_the_features_it_was_given(tiny_world, url, messages):
+    mine = [{**message, "transaction_id": f"logged-{i}"} for i, message in enumerate(messages)]
+    answers = post(url, "/predict_batch", {"transactions": mine}).json()["predictions"]
+    wanted = {answer["transaction_id"]: answer for answer in answers}
+
+    def find() -> tuple[pd.DataFrame, pd.DataFrame]:
+        predictions, features = load_predictions(get_prediction_folder(tiny_world.runs))
+        is_mine = predictions["transaction_id"].isin(wanted)
+        return predictions[is_mine], features[is_mine]
+
+    assert wait_for(lambda: len(find()[0]) == len(wanted))
+    predictions, features = find()
+    for record in predictions.itertuples():
+        answer = wanted[record.transaction_id]
+        assert (record.score, record.decision) == (answer["score"], answer["decision"])
+    _, folder = get_champion(tiny_world.runs)
+    recomputed = load_artefact(folder).predict(features)
+    assert recomputed.tolist() == pytest.approx(predictions["score"].tolist(), abs=1e-9)
+
+
+def test_a_replay_scores_all_transactions_in_order(tiny_world, url):
+    rows = load_transactions(tiny_world.runs).tail(250)
+    predictions = replay_transactions(url, [rows.head(200), rows.tail(50)], batch_rows=150)
+    assert predictions["transaction_id"].tolist() == rows["transaction_id"].tolist()
+    assert predictions["score"].between(0, 1).all()
+
+
+def test_a_load_run_finds_no_error_and_stays_out_of_the_predictions(tiny_world, url):
+    result = run_load(tiny_world, url=url)
+    assert (result["requests"], result["errors"], result["degraded"]) == (60, 0, 0)
+    assert 0 < result["p50_ms"] <= result["p99_ms"] <= result["max_ms"]
+    assert all(Path(path).is_file() for path in result["wrote"])
+    time.sleep(3 * tiny_world.serving.log_flush_seconds)
+    predictions, _ = load_predictions(get_prediction_folder(tiny_world.runs))
+    assert not predictions["transaction_id"].str.contains("load").any()
+
+
+def test_a_broken_champion_is_refused_and_the_old_one_keeps_serving(
+    tiny_world, url, messages, tmp_path
+):
+    version, _ = get_champion(tiny_world.runs)
+    broken = make_version(tiny_world, tmp_path, shift=1.0)
+    set_alias(tiny_world.runs, CHAMPION, version=broken)
+    _, folder = get_champion(tiny_world.runs)
+    set_alias(tiny_world.runs, CHAMPION, version=version)
+    (folder / "model.txt").write_bytes((folder / "model.txt").read_bytes()[:-100])
+    set_alias(tiny_world.runs, CHAMPION, version=broken)
+    try:
+        assert wait_for(lambda: get_state(url)["refused"] is not None)
+        state = get_state(url)
+        assert state["refused"]["version"] == broken
+        assert "model.txt has changed" in state["refused"]["reason"]
+        answer = post(url, "/predict", {"transaction": messages[0]}).json()
+        assert answer["model_version"] == state["model_version"] == version
+    finally:
+        set_alias(tiny_world.runs, CHAMPION, version=version)
+    assert wait_for(lambda: get_state(url)["refused"] is None)
+
+
+def test_a_promotion_reaches_the_running_service_without_a_failed_or_mixed_answer(
+    tiny_world, url, messages, tmp_path
+):
+    version, _ = get_champion(tiny_world.runs)
+    promoted = make_version(tiny_world, tmp_path, shift=0.7)
+    seen: list[str] = []
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+
+        def ask() -> None:
+            answer = client.post("/predict_batch", json={"transactions": messages[:10]})
+            assert answer.status_code == 200
+            versions = {each["model_version"] for each in answer.json()["predictions"]}
+            assert len(versions) == 1
+            seen.extend(versions)
+
+        ask()
+        set_alias(tiny_world.runs, CHAMPION, version=promoted)
+        try:
+            deadline = time.monotonic() + 10
+            while seen[-1] != promoted and time.monotonic() < deadline:
+                ask()
+            ask()
+        finally:
+            set_alias(tiny_world.runs, CHAMPION, version=version)
+    assert seen[0] == version
+    assert seen[-2:] == [promoted, promoted]
+    assert sorted(seen, key=[version, promoted].index) == seen  # once over, never back
+    assert wait_for(lambda: get_state(url)["model_version"] == version)
+
+
+def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
+    tiny_world, url, messages
+):
+    database = get_store_folder(tiny_world.runs) / "online.db"
+    content = database.read_bytes()
+    before = post(url, "/predict", {"transaction": messages[0]}).json()
+    database.write_bytes(b"")
+    try:
+        answer = post(url, "/predict", {"transaction": messages[0]})
+        assert answer.status_code == 200
+        assert answer.json()["degraded_reason"] == "online store unavailable"
+        assert 0.0 <= answer.json()["score"] <= 1.0
+        assert get_state(url)["store_error"] is not None
+        assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
+    finally:
+        database.write_bytes(content)
+    assert post(url, "/predict", {"transaction": messages[0]}).json() == before
+
+
+def test_a_stopped_service_leaves_no_process_and_every_record_on_disk(tiny_world, messages):
+    config = tiny_world.model_copy(
+        update={"serving": tiny_world.serving.model_copy(update={"log_flush_seconds": 3600.0})}
+    )
+    with start_service(config, port=find_free_port()) as url:
+        worker = get_state(url)["worker"]
+        last = [{**messages[0], "transaction_id": "last-words"}]
+        assert post(url, "/predict_batch", {"transactions": last}).status_code == 200
+    assert not Path(f"/proc/{worker}").exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/readyz")
+    predictions, _ = load_predictions(get_prediction_folder(config.runs))
+    assert "last-words" in set(predictions["transaction_id"])
+
+
+FOREGROUND = """
+import sys
+from pathlib import Path
+from configs.schema import load_fraud_config
+from serving.server import run_serve
+config = load_fraud_config(Path(sys.argv[1]), changes={"serving.workers": 2})
+print(run_serve(config)["next"])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_serving_in_the_foreground_ends_cleanly_with_two_workers(tiny_world, tmp_path, how):
+    port = find_free_port()
+    document = tiny_world.model_dump(mode="json")
+    document["serving"]["port"] = port
+    (tmp_path / "config.yaml").write_text(json.dumps(document))
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, str(tmp_path / "config.yaml")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert f"serving on http://127.0.0.1:{port}" in process.stdout.readline()
+        workers: set[int] = set()
+
+        def has_met_both() -> bool:
+            workers.add(get_state(f"http://127.0.0.1:{port}")["worker"])
+            return len(workers) == 2
+
+        assert wait_for(has_met_both, seconds=30)
+    finally:
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert output.endswith("throughline fraud monitor\n")
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_a_killed_worker_keeps_what_it_had_flushed(tiny_world, messages):
+    with start_service(tiny_world, port=find_free_port()) as url:
+        worker = get_state(url)["worker"]
+        batch = [{**message, "transaction_id": f"killed-{i}"} for i, message in enumerate(messages)]
+        assert post(url, "/predict_batch", {"transactions": batch}).status_code == 200
+        assert wait_for(lambda: get_state(url)["prediction_log"]["pending"] == 0)
+        os.kill(worker, signal.SIGKILL)
+    predictions, _ = load_predictions(get_prediction_folder(tiny_world.runs))
+    assert predictions["transaction_id"].str.startswith("killed-").sum() == len(batch)
+
+
+def test_serving_before_the_features_are_built_says_what_to_run(tiny_world, tmp_path):
+    config = tiny_world.model_copy(update={"runs": tmp_path})
+    with pytest.raises(FileNotFoundError, match="run `throughline fraud features`"):
+        check_can_serve(config, port=find_free_port())
+
+
+def test_serving_before_a_model_is_trained_says_what_to_run(tiny_world, tmp_path):
+    store = get_store_folder(tiny_world.runs)
+    get_store_folder(tmp_path).symlink_to(store)
+    config = tiny_world.model_copy(update={"runs": tmp_path})
+    with pytest.raises(FileNotFoundError, match="run `throughline fraud train`"):
+        check_can_serve(config, port=find_free_port())
+
+
+def test_a_service_whose_only_champion_is_broken_says_so_instead_of_waiting(tiny_world):
+    version, _ = get_champion(tiny_world.runs)
+    _, folder = get_champion(tiny_world.runs)
+    content = (folder / "model.txt").read_bytes()
+    (folder / "model.txt").write_bytes(content[: len(content) // 2])
+    try:
+        with (
+            pytest.raises(
+                ValueError, match=f"model version {version} cannot be served: .*model.tx"
+            ),
+            start_service(tiny_world, port=find_free_port()),
+        ):
+            pass
+    finally:
+        (folder / "model.txt").write_bytes(content)

@@ -1,0 +1,162 @@
+"""The command line answers at once, teaches, and turns a mistake into one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import throughline
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("data", "features", "train", "serve", "load", "monitor", "demo")
+TINY = (
+    "--set=data.sizes={tiny: {num_customers: 30, num_merchants: 20, num_days: 20}}",
+    "--size=tiny",
+)
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch):
+    """Undo what ``main`` sets for the libraries below."""
+    for name in throughline.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; return its exit code, output and error output."""
+
+    def run_command(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["throughline", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            throughline.main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return run_command
+
+
+def test_help_lists_the_problems_and_the_stages_that_exist(run):
+    code, text, _ = run("fraud", "--help")
+    assert code == 0
+    commands = text.split("Commands:")[1].split("\n")
+    assert [line.split()[0] for line in commands if line.strip()] == list(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_help_of_a_stage_says_what_goes_in_what_comes_out_and_what_is_next(run, stage):
+    code, text, _ = run("fraud", stage, "--help")
+    assert code == 0
+    for part in (
+        "In:",
+        "Out:",
+        f"Example: throughline fraud {stage}",
+        "Next",
+        "--config",
+        "--json",
+    ):
+        assert part in text
+
+
+def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to_load():
+    script = (
+        "import sys, throughline\n"
+        "sys.argv = ['throughline', 'fraud', '--help']\n"
+        "try: throughline.main()\n"
+        "finally: print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    loaded = set(json.loads(finished.stdout.splitlines()[-1].replace("'", '"')))
+    assert not loaded & {"pandas", "numpy", "mlflow", "feast", "torch", "bentoml", "numba"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fraud", "data", "--config", "absent.yaml"], "no configuration file at absent.yaml"),
+        (["fraud", "data", "--set", "training.num_trails=3"], "training.num_trails"),
+        (["fraud", "data", "--set", "seed"], "write KEY=VALUE"),
+        (["fraud", "data", "--seed", "many"], "'--seed'"),
+        (["fraud", "data", "--size", "huge"], "demo, full"),
+        (["fraud", "data", "--world", "flat"], "'simulated', 'handbook'"),
+        (["fraud", "data", "--sise", "demo"], "Possible options"),
+        (["fraud", "dta"], "Did you mean 'data'"),
+        (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01Z"),
+        (["fraud", "train", "--now", "tomorrow-ish"], "not a time"),
+        (["fraud", "data", "--transactions", "absent.csv", "--mapping", "m.yaml"], "m.yaml"),
+        (["fraud", "features", "--runs", "absent"], "absent"),
+        (["fraud", "serve", "--runs", "absent"], "absent"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    *progress, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in "".join(progress)
+
+
+def test_a_command_without_its_stage_shows_the_help(run):
+    code, _, _ = run("fraud")
+    assert "Commands:" in str(code)
+
+
+def test_a_stage_prints_its_result_and_writes_the_same_as_json(run, tmp_path):
+    result = tmp_path / "result.json"
+    code, out, _ = run("fraud", "data", "--runs", f"{tmp_path}/runs", "--json", str(result), *TINY)
+    assert code == 0
+    runs = json.loads(result.read_text())["wrote"][0].rpartition("/")[0]
+    assert out.splitlines()[-2:] == [
+        f"wrote  {result}",
+        f"next:  throughline fraud features --runs {runs}",
+    ]
+    assert all(Path(path).is_file() for path in json.loads(result.read_text())["wrote"])
+
+
+def test_the_same_seed_makes_the_same_world_and_another_seed_another(run, tmp_path):
+    def make_world(seed: int, name: str) -> bytes:
+        run("fraud", "data", f"--runs={tmp_path}/{name}", f"--seed={seed}", *TINY)
+        return (tmp_path / name / "transactions.parquet").read_bytes()
+
+    assert make_world(1, "a") == make_world(1, "b") != make_world(2, "c")
+
+
+def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch):
+    monkeypatch.setenv("THROUGHLINE_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["throughline", "fraud", "data", "--config", "absent.yaml"])
+    with pytest.raises(FileNotFoundError):
+        throughline.main()
+
+
+def test_libraries_do_not_phone_home_and_a_value_the_user_set_wins(run, monkeypatch):
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    run("--help")
+    assert os.environ["DO_NOT_TRACK"] == "0"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_ctrl_c_ends_with_one_line_and_nothing_half_written(tmp_path):
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "throughline", "fraud", "data", "--size=full"]
+    command += [f"--runs={runs}"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.read(1)  # the world is simulated, and about to be checked
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert err.endswith("stopped; nothing half-written\n")
+    assert "Traceback" not in err
+    assert not runs.exists() or list(runs.iterdir()) == []

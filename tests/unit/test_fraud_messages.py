@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from features.fraud import CONTRACT_COLUMNS
+from serving.fraud_messages import (
+    MAX_LISTED_ERRORS,
+    MAX_REPORTED_ERRORS,
+    PredictBatchRequest,
+    PredictRequest,
+    Transaction,
+    build_transactions,
+    check_extra,
+    shorten,
+)
+
+VALID = {
+    "transaction_id": "t1",
+    "event_time": "2026-03-01T12:00:00Z",
+    "customer_id": "ann",
+    "amount": 12.5,
+}
+
+
+def read(**changes: object) -> Transaction:
+    body = json.dumps({"transaction": {**VALID, **changes}})
+    return PredictRequest.model_validate_json(body).transaction
+
+
+def find_wrong_fields(body: str) -> set[tuple[str | int, ...]]:
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate_json(body)
+    return {tuple(error["loc"]) for error in shorten(caught.value).errors()}
+
+
+def test_the_fields_of_a_message_are_the_columns_of_the_contract_and_extra():
+    assert set(Transaction.model_fields) == {*CONTRACT_COLUMNS, "extra"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("amount", "12.5"),
+        ("amount", True),
+        ("amount", -0.01),
+        ("amount", 1.1e12),
+        ("amount", None),
+        ("event_time", "2026-03-01T12:00:00"),
+        ("event_time", "2026-03-01"),
+        ("event_time", "yesterday"),
+        ("event_time", 1767225600),
+        ("event_time", "1767225600"),
+        ("event_time", "1767225600.5"),
+        ("event_time", "1969-12-31T23:59:59Z"),
+        ("event_time", "2100-01-01T00:00:01Z"),
+        ("event_time", "0001-01-01T00:00:00+05:00"),
+        ("event_time", "9999-12-31T23:59:59-05:00"),
+        ("transaction_id", ""),
+        ("transaction_id", "t" * 257),
+        ("transaction_id", 7),
+        ("customer_id", None),
+        ("latitude", 90.01),
+        ("longitude", -180.01),
+        ("ip", ""),
+        ("card_type", 3),
+        ("unheard_of", 1),
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused_by_name(field, value):
+    body = json.dumps({"transaction": {**VALID, field: value}})
+    assert find_wrong_fields(body) == {("transaction", field)}
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
+def test_a_number_that_is_not_finite_is_refused_by_name(literal):
+    body = json.dumps({"transaction": {**VALID, "amount": "HERE"}}).replace('"HERE"', literal)
+    assert find_wrong_fields(body) == {("transaction", "amount")}
+
+
+@pytest.mark.parametrize("field", sorted(VALID))
+def test_a_required_field_that_is_missing_is_named(field):
+    body = json.dumps({"transaction": {name: VALID[name] for name in VALID if name != field}})
+    assert find_wrong_fields(body) == {("transaction", field)}
+
+
+def test_an_unknown_field_beside_the_transaction_is_named():
+    assert find_wrong_fields(json.dumps({"transaction": VALID, "explian": True})) == {("explian",)}
+
+
+def test_a_time_in_another_zone_becomes_the_same_instant_in_utc():
+    rows = build_transactions([read(event_time="2026-03-01T13:00:00+01:00")], extra={})
+    assert rows["event_time"].dtype == "datetime64[us, UTC]"
+    assert rows["event_time"][0] == pd.Timestamp("2026-03-01T12:00:00Z")
+
+
+def test_rows_have_every_column_with_none_or_nan_for_what_was_not_sent():
+    messages = [read(), read(transaction_id="t2", ip="10.0.0.1", latitude=1.5, extra={"V1": 2})]
+    rows = build_transactions(messages, extra={"V1": False, "bank": True})
+    assert rows.columns.tolist() == [*CONTRACT_COLUMNS, "V1", "bank"]
+    assert rows["transaction_id"].tolist() == ["t1", "t2"]
+    assert rows["ip"].tolist() == [None, "10.0.0.1"]
+    assert rows["bank"].tolist() == [None, None]
+    np.testing.assert_array_equal(rows["V1"], [np.nan, 2.0])
+    np.testing.assert_array_equal(rows["latitude"], [np.nan, 1.5])
+    assert {str(rows[name].dtype) for name in ("amount", "latitude", "V1")} == {"float64"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("V9", 1.0), ("V1", "high"), ("bank", 3.0)], ids=["unknown", "text", "code"]
+)
+def test_an_extra_column_the_features_do_not_know_is_refused_by_name(name, value):
+    with pytest.raises(ValidationError) as caught:
+        check_extra(
+            read(extra={name: value}),
+            field=("transactions", 3),
+            extra={"V1": False, "bank": True},
+        )
+    assert caught.value.errors()[0]["loc"] == ("transactions", 3, "extra", name)
+
+
+def test_an_extra_column_may_be_null_or_left_out():
+    check_extra(read(extra={"V1": None}), field=("transaction",), extra={"V1": False})
+    check_extra(read(), field=("transaction",), extra={"V1": False})
+
+
+def test_no_more_errors_are_told_than_the_limit_and_none_repeats_the_input():
+    body = json.dumps({"transaction": {**VALID, **{f"secret{i}": "s3cret" for i in range(50)}}})
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate_json(body)
+    short = shorten(caught.value)
+    assert short.error_count() == MAX_REPORTED_ERRORS
+    assert "s3cret" not in str(short)
+
+
+def test_a_flood_of_wrong_fields_is_counted_not_listed():
+    flood = {f"f{i}": 1 for i in range(MAX_LISTED_ERRORS + 1)}
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate_json(json.dumps({"transaction": {**VALID, **flood}}))
+    (error,) = shorten(caught.value).errors()
+    assert error["msg"] == f"the message has {MAX_LISTED_ERRORS + 1} wrong fields"
+
+
+def test_a_batch_stops_at_its_first_wrong_transaction():
+    body = json.dumps({"transactions": [VALID, {}, {}]})
+    with pytest.raises(ValidationError) as caught:
+        PredictBatchRequest.model_validate_json(body)
+    assert {error["loc"][1] for error in caught.value.errors()} == {1}

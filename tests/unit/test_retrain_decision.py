@@ -1,0 +1,158 @@
+"""The decision to retrain and the gate: every outcome, with reasons."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss
+
+from monitoring.data_quality import Finding
+from monitoring.drift import ColumnDrift, DriftVerdict
+from monitoring.late_labels import Performance
+from monitoring.retrain import GateLimits, compare_scores, decide
+
+QUIET = DriftVerdict(is_detected=False, reason="0 of 2 features drifted; an alarm needs 2")
+MOVED = DriftVerdict(
+    is_detected=True,
+    reason="2 of 3 features drifted; an alarm needs 2",
+    features=(
+        ColumnDrift("amount_log", "wasserstein", value=0.3, threshold=0.1),
+        ColumnDrift("card_type", "jensenshannon", value=0.2, threshold=0.1),
+        ColumnDrift("is_night", "wasserstein", value=0.0, threshold=0.1),
+    ),
+)
+BROKEN = Finding("null", "amount_log", "block", 1.0, 0.2, "amount_log is empty")
+ODD = Finding("infinite", "amount_log", "warn", 1.0, 0.0, "amount_log is infinite in 1 rows")
+
+
+def make_performance(*, is_degraded: bool) -> Performance:
+    return Performance(
+        is_degraded=is_degraded,
+        reason="realised average precision 0.4, 0.6 was expected" if is_degraded else "as expected",
+        num_predictions=10,
+        num_matured=10,
+        num_labelled=10,
+        num_frauds=5,
+        immature_share=0.0,
+        unlabelled_share=0.0,
+    )
+
+
+GOOD, BAD = make_performance(is_degraded=False), make_performance(is_degraded=True)
+
+
+def test_a_quiet_world_is_kept_and_says_what_was_looked_at():
+    decision = decide((), drift=QUIET, performance=GOOD)
+    assert decision.action == "keep"
+    assert decision.reasons == (QUIET.reason, GOOD.reason)
+
+
+def test_drift_retrains_and_names_the_drifted_features_furthest_first():
+    decision = decide((), drift=MOVED, performance=GOOD)
+    assert decision.action == "retrain"
+    assert decision.reasons == ("2 of 3 features drifted; an alarm needs 2: amount_log, card_type",)
+
+
+def test_a_degraded_champion_retrains_without_any_drift():
+    decision = decide((), drift=QUIET, performance=BAD)
+    assert (decision.action, decision.reasons) == ("retrain", (BAD.reason,))
+
+
+@pytest.mark.parametrize("performance", [GOOD, BAD])
+def test_a_broken_feed_blocks_whatever_else_is_seen(performance):
+    decision = decide((BROKEN, ODD), drift=MOVED, performance=performance)
+    assert decision.action == "blocked"
+    assert decision.reasons == ("not retraining on a broken feed", "amount_log is empty")
+
+
+def test_a_warning_does_not_block():
+    assert decide((ODD,), drift=MOVED, performance=GOOD).action == "retrain"
+
+
+LIMITS = GateLimits(confidence=0.9, min_frauds=30)
+
+
+@pytest.fixture
+def scored() -> pd.DataFrame:
+    """A matured window: the truth and honest probabilities of a strong and a weak model."""
+    generator = np.random.default_rng(0)
+    weak_signal, strong_signal = generator.normal(size=(2, 4000))
+    is_fraud = generator.random(4000) < 1 / (1 + np.exp(4.5 - weak_signal - 2 * strong_signal))
+    return pd.DataFrame(
+        {
+            "customer_id": [f"c{i % 400}" for i in range(4000)],
+            "is_fraud": is_fraud,
+            "strong": 1 / (1 + np.exp(4.5 - weak_signal - 2 * strong_signal)),
+            "weak": 1 / (1 + np.exp(3.2 - weak_signal)),
+        }
+    )
+
+
+def compare(scored: pd.DataFrame, champion: np.ndarray, challenger: np.ndarray, limits=LIMITS):
+    return compare_scores(
+        scored["is_fraud"].to_numpy(),
+        champion_scores=np.asarray(champion),
+        challenger_scores=np.asarray(challenger),
+        customer_id=scored["customer_id"],
+        limits=limits,
+        seed=0,
+    )
+
+
+def test_a_better_challenger_is_promoted_with_the_evidence(scored):
+    verdict = compare(scored, scored["weak"], scored["strong"])
+    assert verdict.promote
+    expected = [average_precision_score(scored["is_fraud"], scored[m]) for m in ("weak", "strong")]
+    assert verdict.champion_average_precision == pytest.approx(expected[0])
+    assert verdict.challenger_average_precision == pytest.approx(expected[1])
+    assert verdict.interval[0] < expected[1] - expected[0] < verdict.interval[1]
+    assert verdict.challenger_brier_score == pytest.approx(
+        brier_score_loss(scored["is_fraud"], scored["strong"])
+    )
+
+
+def test_a_worse_challenger_is_not_promoted(scored):
+    verdict = compare(scored, scored["strong"], scored["weak"])
+    assert not verdict.promote
+    assert "does not lie above 0" in verdict.reasons[0]
+
+
+def test_the_same_model_again_is_not_promoted(scored):
+    verdict = compare(scored, scored["strong"], scored["strong"])
+    assert not verdict.promote
+    assert verdict.interval == [0, 0]
+
+
+def test_a_better_ranking_with_wrong_probabilities_is_not_promoted(scored):
+    verdict = compare(scored, scored["weak"], scored["strong"] ** 0.25)
+    assert verdict.interval[0] > 0
+    assert not verdict.promote
+    assert "beyond the allowed 10%" in verdict.reasons[1]
+
+
+def test_too_few_frauds_decide_nothing(scored):
+    few = GateLimits(confidence=0.9, min_frauds=int(scored["is_fraud"].sum()) + 1)
+    verdict = compare(scored, scored["weak"], scored["strong"], few)
+    assert not verdict.promote
+    assert verdict.difference is None
+    assert f"at least {few.min_frauds} are needed" in verdict.reasons[0]
+
+
+def test_an_equal_challenger_passes_about_one_time_in_twenty():
+    """A 90 % interval leaves 5 % above: 60 gates of two equally noisy models, binomial bound."""
+    generator = np.random.default_rng(1)
+    customers = pd.Series([f"c{i % 500}" for i in range(1500)])
+    limits = GateLimits(confidence=0.9, min_frauds=30, num_resamples=200)
+    promoted = 0
+    for _ in range(60):
+        signal = generator.normal(size=1500)
+        is_fraud = generator.random(1500) < 1 / (1 + np.exp(3 - 2 * signal))
+        noisy = [1 / (1 + np.exp(3 - signal - generator.normal(size=1500))) for _ in range(2)]
+        promoted += compare_scores(
+            is_fraud,
+            champion_scores=noisy[0],
+            challenger_scores=noisy[1],
+            customer_id=customers,
+            limits=limits,
+            seed=0,
+        ).promote
+    assert promoted <= 9  # P(Binomial(60, 0.05) > 9) < 0.2 %

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from configs.schema import load_fraud_config
+from serving.server import check_can_serve, find_free_port, start_service
+
+
+def test_a_port_in_use_is_told_before_anything_starts(tmp_path):
+    config = load_fraud_config(changes={"runs": str(tmp_path)})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with (
+            pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1 port {port}: Address alr"),
+            start_service(config, port=port),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_name_is_refused_because_bentoml_takes_addresses_only(tmp_path):
+    config = load_fraud_config(changes={"runs": str(tmp_path), "serving.host": "localhost"})
+    with pytest.raises(ValueError, match="is 'localhost'; it must be an IP address"):
+        check_can_serve(config, port=find_free_port())
+
+
+def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path):
+    config = load_fraud_config(changes={"runs": str(tmp_path), "serving.host": "192.0.2.1"})
+    with pytest.raises(ValueError, match=r"cannot listen on 192\.0\.2\.1"):
+        check_can_serve(config, port=find_free_port())
