@@ -1,0 +1,282 @@
+"""A reference period becomes alarm thresholds: how far do its own windows lie from the rest of it?
+
+Two samples of one unchanged world always differ, by an amount that depends on their size, on the
+hours and weekdays they cover and on how long bursts last. So the distance a feature may have before
+it counts as drifted is read from windows of the reference itself, each as long as the window being
+judged, starting at its time of day, and held against the rest of the reference.
+
+Times are microseconds since 1970 UTC. Distances are Evidently's (a test holds them equal), computed
+here because 30 windows through Evidently would take minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import t as student_t
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+DAY = 86_400_000_000
+"""Microseconds in a day."""
+MIN_WINDOWS = 5
+"""Fewest windows that say anything about how windows differ."""
+MIN_VALUES = 100
+"""Fewest values of a column in a window; below it a distance is mostly noise."""
+SMALLEST_STD = 0.001
+"""Floor of the standard deviation a distance is divided by. Source: Evidently's ``wasserstein``."""
+SMALLEST_DISTANCE = 0.001
+"""Distances below a thousandth of a standard deviation are taken for this one."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of the reference that stand for one window, and those it is held against.
+
+    Attributes:
+        inside: Rows drawn from the window. Shape ``(reference rows,)``.
+        outside: Rows outside the window. Shape ``(reference rows,)``.
+        centre_time: Middle of the window, microseconds.
+    """
+
+    inside: Mask
+    outside: Mask
+    centre_time: int
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Where thresholds come from.
+
+    Attributes:
+        windows: In time order; they may overlap.
+        num_independent: How many fit side by side, which is what they are worth as evidence.
+        days: Length of each.
+        gap_days: From the last window's centre to that of the window being judged, at most the
+            length of the reference; 0 if that lies earlier.
+    """
+
+    windows: tuple[Window, ...]
+    num_independent: int
+    days: float
+    gap_days: float
+
+
+class WindowMeasures(NamedTuple):
+    """Per window: its distance, its mean (both in standard deviations) and its centre in days."""
+
+    distances: Floats
+    means: Floats
+    days: Floats
+
+
+def plan_windows(
+    reference_times: Integers,
+    *,
+    start_time: int,
+    end_time: int,
+    num_windows: int,
+    max_rows: int,
+    seed: int,
+) -> WindowPlan:
+    """Lay windows over the reference that resemble the window being judged.
+
+    Args:
+        reference_times: Event times of the reference, microseconds, ascending. Shape ``(rows,)``.
+        start_time: First instant of the window being judged, microseconds.
+        end_time: Its last instant.
+        num_windows: How many to lay at most.
+        max_rows: Rows a window may have; more are sampled.
+        seed: For that sample.
+
+    Returns:
+        Windows as long as the one being judged (at most a fifth of the reference, so that five fit
+        side by side: shorter windows differ more, which errs towards silence), a whole number of
+        days away from it where the reference is long enough. No windows if the reference is empty.
+    """
+    if reference_times.size == 0:
+        return WindowPlan((), 0, 0.0, 0.0)
+    first, last = int(reference_times[0]), int(reference_times[-1])
+    span = last - first
+    length = min(end_time - start_time, span // MIN_WINDOWS)
+    starts = np.arange(first + (start_time - first) % DAY, last - length + 1, DAY)
+    if starts.size < MIN_WINDOWS:
+        starts = np.linspace(first, last - length, num_windows).astype(np.int64)
+    chosen = np.unique(np.linspace(0, starts.size - 1, num_windows).round().astype(int))
+    generator = np.random.default_rng(seed)
+    windows = tuple(
+        _cut_window(reference_times, int(start), length, max_rows, generator)
+        for start in starts[chosen]
+    )
+    age = (start_time + end_time) // 2 - windows[-1].centre_time
+    return WindowPlan(
+        windows=windows,
+        num_independent=min(span // max(length, 1), len(windows)),
+        days=length / DAY,
+        gap_days=min(max(age, 0), span) / DAY,
+    )
+
+
+def _cut_window(
+    times: Integers, start: int, length: int, max_rows: int, generator: np.random.Generator
+) -> Window:
+    is_in_window = (times >= start) & (times <= start + length)
+    rows = np.flatnonzero(is_in_window)
+    inside = np.zeros(times.size, dtype=bool)
+    inside[generator.choice(rows, min(rows.size, max_rows), replace=False)] = True
+    return Window(inside, ~is_in_window, start + length // 2)
+
+
+def find_numeric_threshold(
+    values: Floats, *, plan: WindowPlan, false_alarm_rate: float
+) -> float | None:
+    """Find the normed Wasserstein distance an unchanged numeric feature rarely exceeds.
+
+    A feature that was already moving during the reference may keep its pace: by the triangle
+    inequality a shift by ``d`` adds at most ``d`` to the distance, so the trend of the window
+    means, carried on to the window being judged, is added.
+
+    Args:
+        values: The feature over the reference; NaN where missing. Shape ``(reference rows,)``.
+        plan: From ``plan_windows``.
+        false_alarm_rate: Share of unchanged windows that may exceed the threshold.
+
+    Returns:
+        The threshold in standard deviations of the reference; ``None`` if fewer than
+        ``MIN_WINDOWS`` windows hold ``MIN_VALUES`` values.
+    """
+    measured = measure_numeric_windows(values, plan=plan)
+    threshold = find_prediction_limit(
+        measured.distances, num_independent=plan.num_independent, exceeded_share=false_alarm_rate
+    )
+    if threshold is None:
+        return None
+    trend = measure_trend(measured.means, days=measured.days, num_independent=plan.num_independent)
+    return threshold + trend * plan.gap_days
+
+
+def measure_numeric_windows(values: Floats, *, plan: WindowPlan) -> WindowMeasures:
+    """Measure how far each window of a numeric column lies from the rest of the reference.
+
+    A window and the rest share one sorted column, so each distance costs two running sums.
+
+    Args:
+        values: The column; NaN where missing. Shape ``(reference rows,)``.
+        plan: From ``plan_windows``.
+
+    Returns:
+        One row per window that holds at least ``MIN_VALUES`` values, in time order.
+
+    Source:
+        First Wasserstein distance, the area between two distribution functions, over the standard
+        deviation of the rest: Evidently's ``wasserstein``.
+    """
+    order = np.argsort(values, kind="stable")
+    order = order[np.isfinite(values[order])]
+    ordered = values[order]
+    steps = np.diff(ordered)
+    rows = []
+    for window in plan.windows:
+        inside, outside = window.inside[order], window.outside[order]
+        if min(inside.sum(), outside.sum()) < MIN_VALUES:
+            continue
+        difference = np.cumsum(inside) / inside.sum() - np.cumsum(outside) / outside.sum()
+        area = float(np.sum(np.abs(difference[:-1]) * steps))
+        norm = max(float(np.std(ordered[outside])), SMALLEST_STD)
+        rows.append((area / norm, ordered[inside].mean() / norm, window.centre_time / DAY))
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return WindowMeasures(*columns)
+
+
+def measure_trend(means: Floats, *, days: Floats, num_independent: int) -> float:
+    """Measure how fast window means move, beyond what chance would make of still ones.
+
+    Args:
+        means: One per window. Shape ``(windows,)``.
+        days: When each window was, in days from any instant.
+        num_independent: How many independent windows these are worth.
+
+    Returns:
+        The least-squares slope's size per day less its standard error, at least 0.
+
+    >>> round(measure_trend(np.arange(9.0), days=np.arange(9.0), num_independent=9), 6)
+    1.0
+    """
+    slope, level = np.polyfit(days - days[0], means, 1)
+    residuals = means - level - slope * (days - days[0])
+    freedom = max(num_independent - 2, 1)
+    standard_error = float(np.std(residuals) / np.std(days) / np.sqrt(freedom))
+    return max(abs(float(slope)) - standard_error, 0.0)
+
+
+def find_categorical_threshold(
+    codes: Integers, *, plan: WindowPlan, false_alarm_rate: float
+) -> float | None:
+    """Find the Jensen-Shannon distance an unchanged categorical feature rarely exceeds.
+
+    Args:
+        codes: Category of each reference row, 0 upwards; -1 where missing.
+        plan: From ``plan_windows``.
+        false_alarm_rate: Share of unchanged windows that may exceed the threshold.
+
+    Returns:
+        The threshold, in natural units, at most sqrt(ln 2) or barely above; ``None`` as for
+        numbers.
+    """
+    distances = measure_categorical_windows(codes, plan=plan)
+    return find_prediction_limit(
+        distances, num_independent=plan.num_independent, exceeded_share=false_alarm_rate
+    )
+
+
+def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> Floats:
+    """Measure how far each window's categories lie from the rest; see the numeric twin.
+
+    Source:
+        Jensen-Shannon distance with natural logarithms: Evidently's ``jensenshannon``.
+    """
+    num_codes = int(codes.max(initial=-1)) + 1
+    distances = []
+    for window in plan.windows:
+        inside, outside = (codes[rows & (codes >= 0)] for rows in (window.inside, window.outside))
+        if min(inside.size, outside.size) < MIN_VALUES:
+            continue
+        before, now = (np.bincount(part, minlength=num_codes) for part in (outside, inside))
+        distances.append(float(jensenshannon(before, now)))
+    return np.array(distances)
+
+
+def find_prediction_limit(
+    distances: Floats, *, num_independent: int, exceeded_share: float
+) -> float | None:
+    """Find the value one further distance exceeds with the given probability.
+
+    A quantile at 1 - 0.01 cannot be read from 30 windows, so their logarithms are taken for normal:
+    distances are positive and skewed to the right. Overlapping windows count as the number that fit
+    side by side.
+
+    Args:
+        distances: Of each window from the rest. Shape ``(windows,)``.
+        num_independent: How many independent windows these are worth, at least 2.
+        exceeded_share: In (0, 1).
+
+    Returns:
+        The limit; ``None`` for fewer than ``MIN_WINDOWS`` distances.
+
+    Source:
+        One-sided prediction limit for one future observation, mean + t(n - 1) s sqrt(1 + 1 / n)
+        (Hahn and Meeker, Statistical Intervals, 1991, section 4.8), on logarithms.
+    """
+    if distances.size < MIN_WINDOWS:
+        return None
+    logs = np.log(np.maximum(distances, SMALLEST_DISTANCE))
+    n = max(num_independent, 2)
+    std = float(np.std(logs)) * np.sqrt(n / (n - 1))
+    quantile = float(student_t.ppf(1 - exceeded_share, n - 1))
+    return float(np.exp(logs.mean() + quantile * std * np.sqrt(1 + 1 / n)))

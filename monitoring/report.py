@@ -1,0 +1,142 @@
+"""The demo's summary and pictures become one page that explains the run to a design review.
+
+The page is one file: style, pictures and text inside it, no script, no address outside. Every value
+and every name is escaped; a section whose numbers the summary lacks is left out, never made up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from configs.files import write_whole
+from configs.terminal import format_name, format_value
+from monitoring.drift_figure import plot_drift
+
+METRICS = {
+    "average_precision": ("average precision", "higher"),
+    "roc_auc": ("ROC AUC", "higher"),
+    "card_precision_at_100": ("card precision@100", "higher"),
+    "recall_at_low_fpr": ("recall at 0.1 % false positives", "higher"),
+    "brier_score": ("Brier score", "lower"),
+    "expected_calibration_error": ("calibration error (ECE)", "lower"),
+}
+"""Columns of the model table: key in the summary, words, and which way is better."""
+
+CAPTIONS = {
+    "precision_recall": "Precision and recall on the test period, which was touched once.",
+    "calibration": "Calibration: of the transactions given a score, the share that was fraud.",
+    "cost": "Cost a day against the decline threshold, under the review capacity.",
+    "training_curves": "The network's training and validation loss; the best epoch's weights stay.",
+    "feature_importance": "What the champion looks at: its features by share of importance.",
+    "latency": "Latency by percentile, closed loop, generator and service on the same cores.",
+    "drift": "Each feature's distance from the training reference, before and after the change.",
+}
+
+
+def write_demo_page(
+    path: Path, *, summary: Mapping[str, Any], figures: Mapping[str, str] | None = None
+) -> None:
+    """Write the demo's page.
+
+    Args:
+        path: The HTML file.
+        summary: What ``summary.json`` holds. The page shows, each only where present:
+            ``seconds_total``, ``seconds`` (by stage), ``transactions``, ``fraud_rate``, ``source``
+            (one line: which world or file), ``data`` (further facts by name), ``split`` (period
+            name to ``start_time`` and ``end_time``), ``models`` and ``baselines`` (name to
+            metrics; a metric's 95 % interval under ``<metric>_interval``), ``patterns`` and
+            ``slices`` (part to ``transactions``, ``frauds`` and metrics), ``champion``,
+            ``operating_point`` (facts by name), ``parity``, ``serving`` (``requests``, ``errors``,
+            ``qps``, ``p50_ms``, ``p99_ms``, further facts), ``drift`` (``detected``, ``features``,
+            ``reason``, ``reports`` as for ``plot_drift``), ``retrain`` (``triggered``,
+            ``promoted``, ``average_precision_before``, ``average_precision_after``, ``reasons``,
+            further facts), ``timeline`` (list of ``time``, ``title``, ``detail``),
+            ``dropped_features`` (name to reason), ``notes`` (what the run does not show) and
+            ``environment`` (facts by name).
+        figures: SVG texts by name; the names of ``CAPTIONS`` have a place and a caption, others
+            come after the models. ``drift`` is drawn here unless given.
+
+    Raises:
+        ValueError: If a figure is not one SVG, or holds a script.
+    """
+    drawings = {**_draw_drift(summary), **(figures or {})}
+    pictures = {name: _prepare_svg(name, svg) for name, svg in drawings.items()}
+    template = _make_environment().get_template("demo_page.html.j2")
+    html = template.render(
+        summary=summary,
+        figures=pictures,
+        captions=CAPTIONS,
+        metrics=_find_metrics(summary),
+        other_figures=[name for name in pictures if name not in CAPTIONS],
+    )
+    with write_whole(path) as part:
+        part.write_text(html, encoding="utf-8")
+
+
+def _make_environment() -> Environment:
+    """Jinja with escaping always on, and an error for every name the template mistypes."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"show": format_value, "words": format_name, "day": _to_day}
+    environment.filters["score"] = format_score
+    return environment
+
+
+def format_score(value: float | list[float] | None) -> str:
+    """Show a metric with three decimals, or two digits when it is tiny; an interval by its ends.
+
+    >>> format_score(0.70123), format_score(0.00412), format_score([0.61, 0.7])
+    ('0.701', '0.0041', '0.610 to 0.700')
+    """
+    if value is None:
+        return "not known"
+    if isinstance(value, list | tuple):
+        return " to ".join(format_score(end) for end in value)
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+
+
+def _to_day(time: str) -> str:
+    """Show an ISO time as ``2026-04-02 13:05``, UTC; midnight shows as the day alone."""
+    instant = pd.Timestamp(time)
+    return instant.strftime("%Y-%m-%d" if instant == instant.normalize() else "%Y-%m-%d %H:%M")
+
+
+def _find_metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """List (key, words, better) of the metrics that some model has, in the order of METRICS."""
+    present = {key for model in summary.get("models", {}).values() for key in model}
+    return [(key, *words) for key, words in METRICS.items() if key in present]
+
+
+def _draw_drift(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Draw the drift picture where the summary has its numbers."""
+    reports = [
+        report for report in summary.get("drift", {}).get("reports", ()) if report["columns"]
+    ]
+    return {"drift": plot_drift(reports)} if reports else {}
+
+
+def _prepare_svg(name: str, svg: str) -> Markup:
+    """Cut a picture's prolog and metadata, and make its ids its own among many on one page."""
+    assert re.fullmatch(r"\w+", name), f"a figure's name becomes part of its ids: '{name}'"
+    start, end = svg.find("<svg"), svg.rfind("</svg>")
+    if start < 0 or end < 0:
+        raise ValueError(f"figure '{name}' is not an SVG")
+    if re.search(r"<script|<foreignObject|\son\w+\s*=|javascript:", svg, re.IGNORECASE):
+        raise ValueError(f"figure '{name}' holds a script; a page that is shown to others must not")
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[start : end + 6], flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
+    title = CAPTIONS.get(name, format_name(name))
+    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))

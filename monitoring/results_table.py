@@ -1,0 +1,113 @@
+"""The demo's summary becomes the README's table of results: no number there is typed by hand.
+
+``python -m monitoring.results_table`` (``make docs``) replaces what stands between two markers and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.files import read_json, write_whole
+from configs.terminal import format_name, format_value
+from monitoring.report import format_score
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def write_results_table(readme: Path, summary: Mapping[str, Any]) -> None:
+    """Replace the table between the README's markers.
+
+    Args:
+        readme: A Markdown file with one ``BEGIN`` and, after it, one ``END`` marker.
+        summary: What the demo wrote to ``summary.json``.
+
+    Raises:
+        ValueError: If a marker is missing, doubled or out of order.
+    """
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or text.count(BEGIN) > 1 or text.count(END) > 1:
+        raise ValueError(f"{readme} needs the markers {BEGIN} and {END} once each, in this order")
+    table = "\n".join(_build_rows(summary))
+    with write_whole(readme) as part:
+        part.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def _build_rows(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: what was measured, and what came out."""
+    yield "| measured by `make demo` | result |"
+    yield "|---|---|"
+    for name, value in _read_results(summary):
+        yield f"| {_escape(name)} | {_escape(value)} |"
+
+
+def _read_results(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a reader asks first, in the order of the story."""
+    yield (
+        "transactions, share of fraud",
+        f"{summary['transactions']:,}, {100 * summary['fraud_rate']:.2f} %",
+    )
+    for kind in ("models", "baselines"):
+        for name, model in summary.get(kind, {}).items():
+            is_champion = kind == "models" and name == summary["champion"]["name"]
+            role = " (champion)" if is_champion else " (baseline)" if kind == "baselines" else ""
+            yield f"{format_name(name)}{role}: average precision, ROC AUC", _describe(model)
+    serving, drift, retrain = summary["serving"], summary["drift"], summary["retrain"]
+    yield (
+        "features, history against online: largest difference",
+        format_value(summary["parity"]["max_abs_difference"]),
+    )
+    yield (
+        "HTTP service, closed loop",
+        f"{serving['qps']:,.0f} requests/s, p50 {serving['p50_ms']:.1f} ms, "
+        f"p99 {serving['p99_ms']:.1f} ms, {serving['errors']} errors of {serving['requests']:,}",
+    )
+    yield "features found drifted after the world changed", str(len(drift["features"]))
+    if retrain["average_precision_after"] is not None:
+        yield (
+            "average precision after the change: champion, retrained challenger",
+            f"{format_score(retrain['average_precision_before'])}, "
+            f"{format_score(retrain['average_precision_after'])} "
+            f"({'promoted' if retrain['promoted'] else 'not promoted'})",
+        )
+    machine = _describe_machine(summary.get("environment", {})) or "one machine"
+    yield "the whole story", f"{summary['seconds_total']:.0f} s on {machine}"
+
+
+def _describe(model: Mapping[str, Any]) -> str:
+    """Show a model's two headline metrics, with the interval of the first."""
+    interval = model.get("average_precision_interval")
+    between = f" ({format_score(interval)})" if interval else ""
+    return f"{format_score(model['average_precision'])}{between}, {format_score(model['roc_auc'])}"
+
+
+def _describe_machine(environment: Mapping[str, Any]) -> str:
+    """Name the machine and the day, as far as the summary does."""
+    known = {key: environment[key] for key in ("cores", "cpu", "date") if key in environment}
+    return ", ".join(
+        f"{value} cores" if key == "cores" else str(value) for key, value in known.items()
+    )
+
+
+def _escape(text: str) -> str:
+    """Keep a cell one cell: no line break, no bare bar."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Rewrite README.md from runs/demo/summary.json, both in the current folder."""
+    try:
+        write_results_table(Path("README.md"), read_json(Path("runs/demo/summary.json")))
+    except FileNotFoundError as error:
+        sys.exit(f"error: no {error.filename}; run make demo first, from the repository's root")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

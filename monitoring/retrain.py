@@ -1,0 +1,167 @@
+"""Findings, drift and realised performance become a decision; two models' scores become a verdict.
+
+Pure: nothing is read, trained or promoted here. A decision and a verdict always carry their reasons
+in words a person on call can act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from monitoring.data_quality import Finding
+from monitoring.drift import DriftVerdict
+from monitoring.late_labels import Performance
+from training.bootstrap import draw_customers, resample_ranks
+from training.encoding import Booleans, Floats
+from training.metrics import brier_score
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why: ``blocked`` means the feed must be repaired first."""
+
+    action: Literal["retrain", "keep", "blocked"]
+    reasons: tuple[str, ...]
+
+
+def decide(
+    findings: Sequence[Finding], *, drift: DriftVerdict, performance: Performance
+) -> Decision:
+    """Decide whether to train a challenger.
+
+    Args:
+        findings: From the data-quality gate; one that blocks ends the matter.
+        drift: Whether the features moved.
+        performance: Whether the champion does worse on matured labels.
+
+    Returns:
+        ``blocked`` if the feed is broken, ``retrain`` if the world moved or the champion got worse,
+        else ``keep``; every reason that counted, or everything that was found quiet.
+    """
+    blocking = tuple(finding.message for finding in findings if finding.severity == "block")
+    if blocking:
+        return Decision("blocked", ("not retraining on a broken feed", *blocking))
+    reasons = []
+    if drift.is_detected:
+        reasons.append(f"{drift.reason}: {', '.join(drift.drifted)}")
+    if performance.is_degraded:
+        reasons.append(performance.reason)
+    if reasons:
+        return Decision("retrain", tuple(reasons))
+    return Decision("keep", (drift.reason, performance.reason))
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """What a challenger must show.
+
+    Attributes:
+        confidence: Mass of the central interval of the difference, whose lower end must be above
+            0: at 0.9 a challenger that is no better passes one time in twenty.
+        min_frauds: Fewest frauds that decide anything.
+        max_brier_increase: How much worse the challenger's probabilities may be, as a share of the
+            champion's Brier score: ranking better is no licence to misstate risks, since decisions
+            are taken at probability thresholds.
+        num_resamples: Bootstrap resamples.
+    """
+
+    confidence: float
+    min_frauds: int
+    max_brier_increase: float = 0.1
+    num_resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """Whether the challenger replaces the champion, with the evidence.
+
+    Attributes:
+        promote: It does.
+        reasons: In words: ranking, then calibration.
+        num_rows: Transactions both scored.
+        num_frauds: Frauds among them.
+        champion_average_precision: ``None`` where there was too little to judge, as the rest.
+        challenger_average_precision: On the same rows.
+        difference: Challenger less champion.
+        interval: Of the difference, over the same resamples of customers.
+        champion_brier_score: Lower is better.
+        challenger_brier_score: Lower is better.
+    """
+
+    promote: bool
+    reasons: tuple[str, ...]
+    num_rows: int
+    num_frauds: int
+    champion_average_precision: float | None = None
+    challenger_average_precision: float | None = None
+    difference: float | None = None
+    interval: list[float] | None = None
+    champion_brier_score: float | None = None
+    challenger_brier_score: float | None = None
+
+
+def compare_scores(
+    is_fraud: Booleans,
+    *,
+    champion_scores: Floats,
+    challenger_scores: Floats,
+    customer_id: pd.Series[str],
+    limits: GateLimits,
+    seed: int,
+) -> GateVerdict:
+    """Let a challenger through only if it ranks frauds better and its probabilities hold.
+
+    Both models are judged on the same resamples of customers, so what makes a week easy or hard
+    for both cancels out.
+
+    Args:
+        is_fraud: Matured truth of transactions neither model was trained on. Shape ``(rows,)``.
+        champion_scores: Calibrated probabilities. Shape ``(rows,)``.
+        challenger_scores: Calibrated probabilities. Shape ``(rows,)``.
+        customer_id: Whose transaction each row is.
+        limits: See ``GateLimits``.
+        seed: For the bootstrap.
+
+    Returns:
+        The verdict; no promotion where there are too few frauds to tell.
+    """
+    num_frauds = int(is_fraud.sum())
+    unknown = GateVerdict(False, (), num_rows=is_fraud.size, num_frauds=num_frauds)
+    if num_frauds < limits.min_frauds or is_fraud.all():
+        reason = f"{num_frauds} matured frauds; at least {limits.min_frauds} are needed to compare"
+        return replace(unknown, reasons=(reason,))
+    bootstrap = draw_customers(customer_id, num_resamples=limits.num_resamples, seed=seed)
+    champion, challenger = (
+        resample_ranks(is_fraud, scores, bootstrap=bootstrap)["average_precision"]
+        for scores in (champion_scores, challenger_scores)
+    )
+    tail = (1 - limits.confidence) / 2
+    low, high = np.nanquantile((challenger - champion)[1:], [tail, 1 - tail])
+    briers = brier_score(is_fraud, champion_scores), brier_score(is_fraud, challenger_scores)
+    is_better = bool(low > 0)
+    is_calibrated = briers[1] <= briers[0] * (1 + limits.max_brier_increase)
+    ranking = (
+        f"average precision {champion[0]:.3f} becomes {challenger[0]:.3f}; the difference's "
+        f"{limits.confidence:.0%} interval [{low:+.3f}, {high:+.3f}] "
+        f"{'lies above' if is_better else 'does not lie above'} 0"
+    )
+    calibration = (
+        f"Brier score {briers[0]:.5f} becomes {briers[1]:.5f}, "
+        f"{'within' if is_calibrated else 'beyond'} the allowed {limits.max_brier_increase:.0%}"
+    )
+    return replace(
+        unknown,
+        promote=is_better and is_calibrated,
+        reasons=(ranking, calibration),
+        champion_average_precision=float(champion[0]),
+        challenger_average_precision=float(challenger[0]),
+        difference=float(challenger[0] - champion[0]),
+        interval=[float(low), float(high)],
+        champion_brier_score=briers[0],
+        challenger_brier_score=briers[1],
+    )

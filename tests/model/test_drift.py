@@ -1,0 +1,243 @@
+"""Drift verdicts: Evidently's distances, our thresholds, and how often both are wrong."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import wasserstein_distance
+
+from monitoring.drift import (
+    CLIP_QUANTILE,
+    ColumnDrift,
+    DriftLimits,
+    DriftVerdict,
+    measure_drift,
+)
+from monitoring.reference_windows import (
+    find_numeric_threshold,
+    measure_categorical_windows,
+    measure_numeric_windows,
+    plan_windows,
+)
+
+DAY = 86_400_000_000
+LIMITS = DriftLimits(
+    min_rows=500,
+    max_rows=2000,
+    num_reference_windows=30,
+    false_alarm_rate=0.01,
+    min_drifted_features=2,
+)
+DAYS = pd.Timedelta(days=1)
+
+
+def simulate(*, days: range, seed: int, rows_per_day: int = 400, shift: float = 0.0):
+    """An unchanging world with weekday and daily rhythms, and days that differ by chance.
+
+    ``shift`` moves the amounts by so many of their standard deviations.
+    """
+    generator = np.random.default_rng(seed)
+    start = pd.Timestamp("2026-01-01", tz="UTC")
+    day = np.repeat(np.arange(days.start, days.stop), rows_per_day)
+    hour = generator.normal(14, 4, day.size).clip(0, 23.99)
+    event_time = start + pd.to_timedelta(day * 24 + hour, unit="h")
+    mood = np.repeat(generator.normal(0, 0.1, len(days)), rows_per_day)
+    is_weekend = event_time.dayofweek >= 5
+    amounts = generator.normal(3, 1, day.size) + 0.2 * is_weekend + mood + shift
+    rows = pd.DataFrame(
+        {
+            "event_time": event_time,
+            "amount_log": amounts,
+            "merchant_amount_mean_30d": generator.lognormal(3 + mood + shift, 1),
+            "hour_sin": np.sin(hour / 24 * 2 * np.pi),
+            "is_weekend": is_weekend.astype(float),
+            "is_new": (generator.random(day.size) < 0.1).astype(float),
+            "card_type": generator.choice(["debit", "credit"], day.size, p=[0.7, 0.3]),
+            "score": 1 / (1 + np.exp(5 - amounts)),
+        }
+    )
+    return rows.sort_values("event_time").reset_index(drop=True)
+
+
+def measure(current, reference, *, report=None, limits=LIMITS) -> DriftVerdict:
+    return measure_drift(
+        current,
+        reference=reference,
+        categorical=("card_type",),
+        limits=limits,
+        seed=0,
+        report=report,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> pd.DataFrame:
+    return simulate(days=range(30), seed=0)
+
+
+@pytest.fixture(scope="module")
+def current() -> pd.DataFrame:
+    return simulate(days=range(30, 33), seed=1)
+
+
+def pick(verdict: DriftVerdict, name: str) -> ColumnDrift:
+    return next(feature for feature in verdict.features if feature.column == name)
+
+
+def test_the_calibration_measures_the_same_distances_as_evidently(reference):
+    amounts = reference["amount_log"].clip(1, 5).where(reference.index % 5 > 0)
+    assert (amounts == 5).mean() > CLIP_QUANTILE  # so that nothing is left to clip
+    reference = reference.assign(amount_log=amounts)
+    plan = plan_windows(
+        reference["event_time"].to_numpy("datetime64[us]").astype(np.int64),
+        start_time=20_500 * DAY,
+        end_time=20_503 * DAY,
+        num_windows=5,
+        max_rows=10_000,
+        seed=0,
+    )
+    window = plan.windows[2]
+    verdict = measure(reference[window.inside], reference[window.outside])
+    for name in ("amount_log", "is_weekend", "is_new"):
+        ours = measure_numeric_windows(reference[name].to_numpy(), plan=plan).distances[2]
+        assert pick(verdict, name).value == pytest.approx(ours, abs=1e-9)
+    codes = pd.factorize(reference["card_type"])[0].astype(np.int64)
+    ours = measure_categorical_windows(codes, plan=plan)[2]
+    assert pick(verdict, "card_type").value == pytest.approx(ours, abs=1e-9)
+
+
+def test_an_unchanged_window_is_quiet_and_a_shifted_one_is_not(reference, current):
+    quiet = measure(current, reference)
+    assert not quiet.is_detected
+    assert quiet.reason == f"{len(quiet.drifted)} of 6 features drifted; an alarm needs 2"
+    moved = measure(simulate(days=range(30, 33), seed=1, shift=0.6), reference)
+    assert moved.is_detected
+    assert set(moved.drifted) == {"amount_log", "merchant_amount_mean_30d"}
+    assert moved.score is not None
+    assert moved.score.is_drifted
+
+
+def test_a_window_without_a_weekend_is_no_drift_of_the_weekend_flag(reference):
+    weekdays = simulate(days=range(32, 35), seed=2)
+    assert not weekdays["is_weekend"].any()
+    assert "is_weekend" not in measure(weekdays, reference).drifted
+
+
+def test_evidently_reports_the_same_thresholds_and_verdict(tmp_path, reference):
+    moved = simulate(days=range(30, 33), seed=1, shift=0.6)
+    verdict = measure(moved, reference, report=tmp_path / "report.html")
+    metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
+    shown = {m["config"]["column"]: m for m in metrics if "column" in m["config"]}
+    for feature in verdict.features:
+        assert shown[feature.column]["value"] == pytest.approx(feature.value)
+        assert shown[feature.column]["config"]["threshold"] == pytest.approx(feature.threshold)
+        assert shown[feature.column]["config"]["method"] == feature.statistic
+    assert metrics[0]["value"]["count"] == len(verdict.drifted)
+    html = (tmp_path / "report.html").read_text()
+    assert "<script src" not in html
+    assert "<link" not in html
+
+
+def test_too_few_rows_are_never_drift(reference):
+    moved = simulate(days=range(30, 32), seed=1, shift=3.0)
+    verdict = measure(moved.iloc[:499], reference)
+    assert not verdict.is_detected
+    assert verdict.reason == "not enough rows: 499 of at least 500"
+
+
+def test_rows_above_the_maximum_are_sampled_the_same_way_each_time(reference):
+    moved = simulate(days=range(30, 36), seed=1)
+    first, second = measure(moved, reference), measure(moved, reference)
+    assert first.num_rows == 2000
+    assert first == second
+
+
+def test_an_empty_column_is_left_out_with_the_reason(reference, current):
+    verdict = measure(current.assign(amount_log=np.nan, card_type=None), reference)
+    assert dict(verdict.excluded) == {
+        "amount_log": "0 values in the window; at least 100 are needed",
+        "card_type": "0 values in the window; at least 100 are needed",
+    }
+    assert len(verdict.features) == 4
+
+
+def test_a_window_without_any_usable_column_is_no_drift(reference, current):
+    empty = current[["event_time"]].assign(amount_log=np.nan)
+    verdict = measure(empty, reference)
+    assert not verdict.is_detected
+    assert verdict.features == ()
+
+
+def test_a_column_the_reference_lacks_values_of_is_left_out(reference, current):
+    verdict = measure(current, reference.assign(is_new=np.nan))
+    assert verdict.excluded == {
+        "is_new": "too few values in the reference to calibrate a threshold"
+    }
+
+
+def test_infinities_count_as_missing(reference, current):
+    broken = current.copy()
+    broken.loc[broken.index % 10 == 0, "amount_log"] = np.inf
+    missing = current.copy()
+    missing.loc[missing.index % 10 == 0, "amount_log"] = np.nan
+    assert measure(broken, reference) == measure(missing, reference)
+
+
+def test_a_constant_column_is_no_drift_while_it_stays(reference, current):
+    verdict = measure(current.assign(is_new=1.0), reference.assign(is_new=1.0))
+    assert pick(verdict, "is_new").value == 0
+    assert "is_new" not in verdict.drifted
+
+
+def test_a_category_never_seen_before_is_drift(reference, current):
+    strange = current.assign(card_type=current["card_type"].where(current.index % 4 > 0, "virtual"))
+    assert "card_type" in measure(strange, reference).drifted
+
+
+def test_of_very_many_categories_the_rare_ones_are_taken_together(reference, current):
+    generator = np.random.default_rng(5)
+    before, now = (
+        rows.assign(card_type=[f"card {i}" for i in generator.geometric(0.01, len(rows))])
+        for rows in (reference, current)
+    )
+    assert "card_type" not in measure(now, before).drifted
+
+
+def test_a_few_giants_are_no_drift(reference, current):
+    giants = current.copy()
+    giants.loc[giants.index[:3], "merchant_amount_mean_30d"] = 1e9
+    assert "merchant_amount_mean_30d" not in measure(giants, reference).drifted
+
+
+def test_the_frames_are_not_modified(reference, current):
+    before, reference_before = current.copy(), reference.copy()
+    measure(current, reference)
+    pd.testing.assert_frame_equal(current, before)
+    pd.testing.assert_frame_equal(reference, reference_before)
+
+
+def test_false_alarms_are_as_rare_as_stated_and_a_real_shift_is_found():
+    """Four columns of 40 unchanged worlds, stated at 1 %: P(Binomial(160, 0.01) > 7) < 0.1 %."""
+    alarms = hits = 0
+    for seed in range(40):
+        rows = simulate(days=range(33), seed=100 + seed, rows_per_day=150)
+        is_current = rows["event_time"] >= rows["event_time"].iloc[0].normalize() + 30 * DAYS
+        before, now = rows[~is_current], rows[is_current]
+        plan = plan_windows(
+            before["event_time"].to_numpy("datetime64[us]").astype(np.int64),
+            start_time=now["event_time"].iloc[0].value // 1000,
+            end_time=now["event_time"].iloc[-1].value // 1000,
+            num_windows=30,
+            max_rows=10_000,
+            seed=0,
+        )
+        for name in ("amount_log", "merchant_amount_mean_30d", "hour_sin", "is_new"):
+            usual, seen = before[name].to_numpy(), now[name].to_numpy()
+            threshold = find_numeric_threshold(usual, plan=plan, false_alarm_rate=0.01)
+            assert threshold is not None
+            alarms += wasserstein_distance(usual, seen) / usual.std() >= threshold
+            if name == "amount_log":
+                hits += wasserstein_distance(usual, seen + 0.6) / usual.std() >= threshold
+    assert alarms <= 7
+    assert hits >= 36

@@ -1,0 +1,243 @@
+"""The monitoring stage over a small trained world: sound, broken, moved and mis-modelled."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from configs.files import read_json
+from configs.schema import load_fraud_config
+from data.fraud import load_labels, load_transactions, run_data
+from features.store import open_feature_store, read_training_features, run_features
+from monitoring.fraud import run_monitor
+from serving.prediction_log import ScoredBatch, encode_batch, get_prediction_folder
+from training.artefact import load_artefact, load_reference, save_artefact
+from training.fraud import run_train
+from training.registry import (
+    CHALLENGER,
+    CHAMPION,
+    RunRecord,
+    find_version,
+    get_champion,
+    log_run,
+    register,
+    set_alias,
+)
+
+WORLD = {
+    "data.size": "small",
+    "data.sizes.small": {"num_customers": 300, "num_merchants": 120, "num_days": 100},
+    "data.changes": [{"day": 80, "amount_factor": 2.0, "volume_factor": 1.3}],
+    "training.warm_up_days": 15,
+    "training.num_folds": 1,
+    "training.num_bootstrap": 50,
+    "training.leaks.max_average_precision": 1.0,
+    "training.leaks.max_feature_importance_share": 1.0,
+    "training.leaks.max_shuffled_auc_deviation": 0.5,
+    "monitoring.min_matured_frauds": 10,
+}
+DAY = pd.Timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A world that changes on day 80, and a champion trained on day 74."""
+    runs = tmp_path_factory.mktemp("monitored") / "runs"
+    config = load_fraud_config(changes={**WORLD, "runs": str(runs)})
+    run_data(config, world="simulated", transactions=None, mapping=None)
+    run_features(config)
+    run_train(config, now=at(config, 74), only="logistic_regression")
+    return config
+
+
+def at(config, day: float) -> pd.Timestamp:
+    return pd.Timestamp(config.data.start_time) + day * DAY
+
+
+@pytest.fixture(scope="module")
+def features(config) -> pd.DataFrame:
+    """What a service would have computed for each transaction from day 74 on."""
+    history = load_transactions(config.runs)
+    recent = history[history["event_time"] >= at(config, 74)]
+    return read_training_features(open_feature_store(config.runs), recent)
+
+
+@pytest.fixture
+def answer(config, features):
+    """Write the log of a service that answered from one day to another; forget earlier logs."""
+
+    def write(first: float, last: float, *, change=lambda rows: rows, version=None) -> None:
+        folder = get_prediction_folder(config.runs)
+        for old in folder.glob("*.jsonl"):
+            old.unlink()
+        folder.mkdir(exist_ok=True)
+        champion_version, place = get_champion(config.runs)
+        champion = load_artefact(place)
+        rows = features[features["event_time"].between(at(config, first), at(config, last))]
+        batch = ScoredBatch(
+            prediction_time=pd.Timestamp("2026-11-01", tz="UTC").to_pydatetime(),
+            model_version=version or champion_version,
+            arm="champion",
+            transactions=rows.assign(amount=1.0),
+            features=change(rows[list(champion.features)].copy()),
+            scores=champion.predict(rows).tolist(),
+            decisions=["approve"] * len(rows),
+            degraded_reason=None,
+            latency_ms=1.0,
+        )
+        (folder / "2026-11-01-1.jsonl").write_bytes(encode_batch(batch))
+
+    return write
+
+
+@pytest.fixture
+def upside_down(config):
+    """A champion that takes frauds for legitimate, and its good sibling as a trainable challenger.
+
+    Yields a ``train`` that makes the sibling challenger; the sibling is champion again afterwards.
+    """
+    good, place = get_champion(config.runs)
+    artefact = load_artefact(place)
+    coefficients = read_json(place / "coefficients.json")
+    coefficients["weights"] = [-weight for weight in coefficients["weights"]]
+    folder = config.runs / "upside_down"
+    reference = load_reference(place)
+    save_artefact(
+        folder,
+        spec=artefact.spec,
+        content=json.dumps(coefficients).encode(),
+        golden_features=reference.head(3),
+        reference_features=reference,
+    )
+    run_id = log_run(
+        config.runs, RunRecord("bad"), artefact=folder, encoding=artefact.spec.encoding
+    )
+    set_alias(config.runs, CHAMPION, version=register(config.runs, run_id))
+
+    def train(_config, **asked):
+        assert asked["only"] == "logistic_regression"
+        assert asked["params"] == artefact.spec.parameters
+        set_alias(config.runs, CHALLENGER, version=good)
+        return {}
+
+    yield train
+    set_alias(config.runs, CHAMPION, version=good)
+
+
+def refuse_to_train(*_args, **_kwargs):
+    raise AssertionError("nothing was to be trained")
+
+
+def test_a_sound_feed_from_an_unchanged_world_is_kept_and_written_down(config, answer):
+    answer(75, 79)
+    result = run_monitor(config, train=refuse_to_train)
+    assert result["quality"] == {"blocked": False, "findings": []}
+    assert not result["drift"]["detected"]
+    assert result["decision"]["action"] == "keep"
+    assert [path.rsplit("/", 1)[1] for path in result["wrote"]] == [
+        "monitor.json",
+        "report.html",
+        "report.json",
+    ]
+    written = read_json(Path(result["wrote"][0]))
+    assert written == {key: result[key] for key in written}
+
+
+def test_a_world_that_changed_is_found_and_the_decision_says_by_what(config, answer):
+    answer(80, 84)
+    result = run_monitor(config)
+    assert result["drift"]["detected"]
+    assert "amount_log" in result["drift"]["features"]
+    assert result["decision"]["action"] == "retrain"
+    assert "amount_log" in result["decision"]["reasons"][0]
+    assert result["retrain"]["triggered"] is False
+    assert "throughline fraud train" in result["next"]
+
+
+def test_a_broken_feed_blocks_retraining_and_names_the_column(config, answer):
+    answer(80, 84, change=lambda rows: rows.assign(customer_tx_count_7d=np.nan))
+    result = run_monitor(config, train=refuse_to_train)
+    assert result["drift"]["detected"]
+    assert result["decision"]["action"] == "blocked"
+    assert "customer_tx_count_7d is empty" in result["decision"]["reasons"][1]
+    assert "customer_tx_count_7d" in result["drift"]["excluded"]
+
+
+def test_labels_that_arrive_after_now_are_not_looked_at(config, answer):
+    answer(75, 79)
+    early = run_monitor(config)["performance"]
+    assert early["immature_share"] == 1
+    assert early["average_precision"] is None
+    late = run_monitor(config, now=at(config, 87), since=at(config, 75))["performance"]
+    assert late["immature_share"] == 0
+    assert 0 < late["unlabelled_share"] < 0.05
+    history = load_transactions(config.runs)
+    asked = history["event_time"].between(at(config, 75), at(config, 79))
+    truth = load_labels(config.runs).merge(history.loc[asked, ["transaction_id"]])
+    assert late["num_frauds"] == int(truth["is_fraud"].sum())
+
+
+def test_the_window_ends_where_it_was_told_to(config, answer):
+    answer(75, 83)
+    result = run_monitor(config, now=at(config, 83), since=at(config, 75), until=at(config, 78))
+    history = load_transactions(config.runs)["event_time"]
+    assert result["rows"] == int(
+        history.between(at(config, 75), at(config, 78), inclusive="left").sum()
+    )
+    assert not result["drift"]["detected"]
+
+
+def test_a_handful_of_predictions_raises_no_alarm(config, answer):
+    answer(80, 80.5)
+    result = run_monitor(config, train=refuse_to_train)
+    assert result["drift"]["reason"].startswith("not enough rows")
+    assert result["decision"]["action"] == "keep"
+
+
+def test_a_degraded_champion_is_replaced_by_a_better_challenger(config, answer, upside_down):
+    answer(75, 80)
+    result = run_monitor(config, now=at(config, 100), since=at(config, 75), train=upside_down)
+    assert result["performance"]["is_degraded"]
+    assert result["decision"]["action"] == "retrain"
+    retrain = result["retrain"]
+    assert retrain["promoted"]
+    assert retrain["average_precision_after"] > retrain["average_precision_before"]
+    assert find_version(config.runs, CHAMPION) == retrain["version"] == retrain["challenger"]
+    assert read_json(Path(result["wrote"][0]))["retrain"] == retrain
+
+
+def test_the_gate_judges_on_the_last_matured_week(config, answer, upside_down, features):
+    answer(75, 80)
+    _, place = get_champion(config.runs)
+    result = run_monitor(config, now=at(config, 100), since=at(config, 75), train=upside_down)
+    week = features[features["event_time"].between(at(config, 86), at(config, 93), "left")]
+    judged = week.merge(load_labels(config.runs), on="transaction_id")
+    scores = load_artefact(place).predict(judged)
+    assert result["retrain"]["rows"] == len(judged)
+    assert result["retrain"]["average_precision_before"] == pytest.approx(
+        average_precision_score(judged["is_fraud"].astype(bool), scores)
+    )
+
+
+def test_a_challenger_is_not_judged_on_days_it_was_made_from(config, answer, upside_down):
+    answer(75, 76)
+    champion = find_version(config.runs, CHAMPION)
+    result = run_monitor(config, now=at(config, 73), since=at(config, 60), train=upside_down)
+    assert result["retrain"]["promoted"] is False
+    assert find_version(config.runs, CHAMPION) == champion
+
+
+def test_a_log_without_answers_of_the_champion_is_a_one_line_error(config, answer):
+    answer(75, 76, version="99")
+    with pytest.raises(ValueError, match=r"version 1 answered nothing .* holds version 99"):
+        run_monitor(config)
+
+
+def test_an_empty_log_is_a_one_line_error_that_says_what_to_do(config):
+    for old in get_prediction_folder(config.runs).glob("*.jsonl"):
+        old.unlink()
+    with pytest.raises(FileNotFoundError, match="throughline fraud serve"):
+        run_monitor(config)
