@@ -1,0 +1,381 @@
+"""One command tells the whole story of the fraud problem, and writes the page that shows it.
+
+Raw events become features, three models, a served champion; a stream is replayed over HTTP; the
+world changes, drift is found, a challenger is trained, passes the gate, and the running service
+picks it up. Every step is the real stage a user would run; this module only decides the calendar
+and writes down what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+
+from configs.files import write_json
+from configs.progress import show_progress
+from configs.schema import FraudConfig, WorldChange
+from data.fraud import load_labels, load_transactions, run_data
+from features.store import (
+    FraudFeatureStore,
+    materialise,
+    open_feature_store,
+    publish_labels,
+    publish_transactions,
+    read_training_features,
+    run_features,
+)
+from monitoring.fraud import run_monitor
+from monitoring.report import write_demo_page
+from serving.client import replay_transactions
+from serving.loadtest import run_load
+from serving.prediction_log import get_prediction_folder, load_predictions
+from serving.server import find_free_port, start_service
+from training.fraud import run_train
+
+PROMOTION_TIMEOUT_SECONDS = 30.0
+PACKAGES = ("feast", "mlflow", "bentoml", "evidently", "lightgbm", "torch", "pandas")
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The demo's instants, UTC: service starts, world changes, replay ends, the present."""
+
+    serve: pd.Timestamp
+    change: pd.Timestamp
+    replayed: pd.Timestamp
+    present: pd.Timestamp
+
+
+@dataclass
+class Story:
+    """What happened so far: seconds by step, and the timeline the page shows."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    timeline: list[dict[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure one step's wall time."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def tell(self, instant: pd.Timestamp, title: str, detail: str) -> None:
+        """Add an event of the simulated calendar."""
+        self.timeline.append({"time": instant.isoformat(), "title": title, "detail": detail})
+
+
+def plan_calendar(
+    first: pd.Timestamp, last: pd.Timestamp, *, serve_from: float, replay_days: int
+) -> Calendar:
+    """Lay the demo's instants into a history.
+
+    Args:
+        first: Time of the first transaction.
+        last: Time of the last one.
+        serve_from: Share of the history's days after which the first model goes live.
+        replay_days: Days scored over HTTP before the change, and as many after.
+
+    Raises:
+        ValueError: If the history is too short for it.
+    """
+    start = first.normalize()
+    num_days = (last - start).days + 1
+    serve = start + pd.Timedelta(days=round(serve_from * num_days))
+    change = serve + pd.Timedelta(days=replay_days)
+    replayed = change + pd.Timedelta(days=replay_days)
+    present = last + pd.Timedelta(microseconds=1)
+    if replayed > present:
+        raise ValueError(
+            f"the history has {num_days} days; the demo's calendar (demo.serve_from, "
+            "demo.replay_days) reaches past its end"
+        )
+    return Calendar(serve, change, replayed, present)
+
+
+def run_demo(
+    config: FraudConfig, *, transactions: Path | None = None, mapping: Path | None = None
+) -> dict[str, Any]:
+    """Run the story from raw events to a promoted challenger.
+
+    Args:
+        config: ``runs`` is the demo's own folder; what an earlier demo left there is removed.
+        transactions: The user's own file instead of the simulated world; nothing is changed in it,
+            so drift is what it holds by itself.
+        mapping: Which of its columns is which.
+
+    Returns:
+        The summary, as in ``<runs>/summary.json``.
+
+    Raises:
+        ValueError: If ``runs`` holds files that no demo wrote, or the history is too short.
+    """
+    started = time.perf_counter()
+    clear_earlier_demo(config.runs)
+    story = Story()
+    with story.step("data"):
+        is_simulated = transactions is None
+        made = run_data(
+            _schedule_change(config) if is_simulated else config,
+            world="simulated",
+            transactions=transactions,
+            mapping=mapping,
+        )
+    history, labels = load_transactions(config.runs), load_labels(config.runs)
+    calendar = plan_calendar(
+        history["event_time"].iloc[0],
+        history["event_time"].iloc[-1],
+        serve_from=config.demo.serve_from,
+        replay_days=config.demo.replay_days,
+    )
+    with story.step("features"):
+        built = run_features(config, as_of=calendar.serve)
+    with story.step("training"):
+        trained = run_train(config, now=calendar.serve)
+    champion = trained["champion"]
+    story.tell(
+        calendar.serve,
+        "First champion",
+        f"{champion['name']} version {champion['version']} starts to serve",
+    )
+    store = open_feature_store(config.runs)
+    served = _serve(config, calendar, story, history=history, labels=labels, store=store)
+    with story.step("parity"):
+        parity = measure_parity(config.runs, store, history)
+    summary = {
+        "seconds_total": round(time.perf_counter() - started, 1),
+        "seconds": {name: round(value, 1) for name, value in story.seconds.items()},
+        "source": "simulated world" if is_simulated else str(transactions),
+        "transactions": made["transactions"],
+        "fraud_rate": made["fraud_rate"],
+        "split": trained["split"],
+        "models": trained["models"],
+        "baselines": trained["baselines"],
+        "champion": champion,
+        "operating_point": trained["operating_point"],
+        "parity": parity,
+        **served,
+        "timeline": story.timeline,
+        "dropped_features": built["dropped"],
+        "notes": _list_limits(is_simulated),
+        "environment": describe_environment(),
+    }
+    write_json(config.runs / "summary.json", summary)
+    write_demo_page(config.runs / "report.html", summary=summary, figures=_read_figures(config))
+    return {
+        **summary,
+        "wrote": [str(config.runs / name) for name in ("summary.json", "report.html")],
+        "next": f"open {config.runs / 'report.html'}",
+    }
+
+
+def _serve(
+    config: FraudConfig,
+    calendar: Calendar,
+    story: Story,
+    *,
+    history: pd.DataFrame,
+    labels: pd.DataFrame,
+    store: FraudFeatureStore,
+) -> dict[str, Any]:
+    """Serve, replay, load, monitor, retrain and see the promotion, against one running service."""
+    with start_service(config, port=find_free_port(config.serving.host)) as url:
+        replay = partial(_replay, url, store=store, history=history, labels=labels)
+        with story.step("replay"):
+            replay(since=calendar.serve, until=calendar.change)
+        with story.step("load"):
+            load = run_load(config, url=url)
+        with story.step("monitoring"):
+            quiet = run_monitor(
+                config, now=calendar.change, since=calendar.serve, until=calendar.change
+            )
+        story.tell(calendar.change, "Before the change", _describe_decision(quiet))
+        with story.step("replay"):
+            replay(since=calendar.change, until=calendar.replayed)
+        with story.step("monitoring and retraining"):
+            materialise(store, history, labels, as_of=calendar.present)
+            alarmed = run_monitor(
+                config,
+                now=calendar.present,
+                since=calendar.change,
+                until=calendar.replayed,
+                train=run_train,
+            )
+        story.tell(calendar.replayed, "After the change", _describe_decision(alarmed))
+        seen = None
+        if alarmed["retrain"]["promoted"]:
+            seen = wait_for_version(url, alarmed["retrain"]["version"])
+            story.tell(
+                calendar.present,
+                "Promotion",
+                f"the running service answers with version {seen['version']}"
+                f" {seen['seconds']:.1f} s after the gate",
+            )
+    return {
+        "serving": {**_pick_load(load), "promotion_seen": seen},
+        "drift": {
+            "detected": alarmed["drift"]["detected"],
+            "features": alarmed["drift"]["features"],
+            "false_alarm_before_change": quiet["drift"]["detected"],
+            "reports": [quiet["drift"], alarmed["drift"]],
+        },
+        "retrain": alarmed["retrain"],
+    }
+
+
+def _replay(
+    url: str,
+    *,
+    store: FraudFeatureStore,
+    history: pd.DataFrame,
+    labels: pd.DataFrame,
+    since: pd.Timestamp,
+    until: pd.Timestamp,
+) -> pd.DataFrame:
+    """Score a stretch of history over HTTP, hour by hour; the store knows each hour as it comes.
+
+    An hour's events are published before they are scored: windows are strictly past, so a
+    transaction sees those before it and neither itself nor what follows.
+    """
+    rows = history[(history["event_time"] >= since) & (history["event_time"] < until)]
+    hours = [hour for _, hour in rows.groupby(rows["event_time"].dt.floor("h"))]
+    published_day = None
+
+    def publish(hour: pd.DataFrame) -> None:
+        nonlocal published_day
+        day = hour["event_time"].iloc[0].normalize()
+        if day != published_day:
+            publish_labels(store, history, labels[labels["label_time"] < day])
+            published_day = day
+        publish_transactions(store, hour)
+        advance(1)
+
+    with show_progress(f"Replaying {len(rows):,} transactions", total=len(hours)) as advance:
+        return replay_transactions(url, hours, before_slice=publish)
+
+
+def measure_parity(
+    runs: Path, store: FraudFeatureStore, history: pd.DataFrame
+) -> dict[str, float | int]:
+    """Compare the features that were served with those that history gives, transaction by one.
+
+    Returns:
+        ``rows``, ``features``, ``max_abs_difference`` over both, and ``missing_mismatches``: how
+        often a value was missing on one side only.
+    """
+    predictions, served = load_predictions(get_prediction_folder(runs))
+    rows = history[history["transaction_id"].isin(predictions["transaction_id"])]
+    past = read_training_features(store, rows).set_index("transaction_id")
+    past = past.loc[predictions["transaction_id"]]
+    names = list(store.features.numeric)
+    there, here = past[names].to_numpy(np.float64), served[names].to_numpy(np.float64)
+    one_sided = np.isnan(there) != np.isnan(here)
+    difference = np.abs(there - here)[~np.isnan(there) & ~np.isnan(here)]
+    return {
+        "rows": len(predictions),
+        "features": len(names),
+        "max_abs_difference": float(difference.max(initial=0.0)),
+        "missing_mismatches": int(one_sided.sum()),
+    }
+
+
+def wait_for_version(url: str, wanted: str) -> dict[str, Any]:
+    """Wait until the running service answers with a version; say how long that took.
+
+    Raises:
+        ValueError: If it does not within ``PROMOTION_TIMEOUT_SECONDS``.
+    """
+    started = time.perf_counter()
+    while time.perf_counter() - started < PROMOTION_TIMEOUT_SECONDS:
+        answer = httpx.get(f"{url}/model", timeout=5.0, trust_env=False).json()
+        if answer["model_version"] == wanted:
+            return {"version": wanted, "seconds": round(time.perf_counter() - started, 2)}
+        time.sleep(0.1)
+    raise ValueError(
+        f"the service at {url} still answers with version {answer['model_version']}, not {wanted};"
+        f" it refused: {answer['refused']}"
+    )
+
+
+def clear_earlier_demo(runs: Path) -> None:
+    """Remove what an earlier demo left, finished or not; touch nothing else.
+
+    Raises:
+        ValueError: If the folder holds files that no demo wrote.
+    """
+    marker = runs / ".demo"
+    if runs.exists() and any(runs.iterdir()) and not marker.exists():
+        raise ValueError(
+            f"{runs} holds files that no demo wrote; name an empty or new folder with --runs"
+        )
+    shutil.rmtree(runs, ignore_errors=True)
+    runs.mkdir(parents=True)
+    marker.write_text("This folder is rewritten by each `throughline fraud demo`.\n")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Name the machine and the versions that a result was got on."""
+    return {
+        "cpu": _read_cpu_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "date": pd.Timestamp.now(tz="UTC").date().isoformat(),
+    }
+
+
+def _read_cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _schedule_change(config: FraudConfig) -> FraudConfig:
+    """Return the configuration with the demo's change in its world, on the calendar's day."""
+    days = config.world_size.num_days
+    day = round(config.demo.serve_from * days) + config.demo.replay_days
+    change = WorldChange(day=day, **config.demo.change.model_dump())
+    data = config.data.model_copy(update={"changes": (*config.data.changes, change)})
+    return config.model_copy(update={"data": data})
+
+
+def _describe_decision(result: dict[str, Any]) -> str:
+    decision = result["decision"]
+    return f"{decision['action']}: {'; '.join(decision['reasons'])}"
+
+
+def _pick_load(load: dict[str, Any]) -> dict[str, Any]:
+    names = ("requests", "errors", "qps", "p50_ms", "p99_ms", "connections")
+    return {name: load[name] for name in names if name in load}
+
+
+def _read_figures(config: FraudConfig) -> dict[str, str]:
+    """Read the pictures that training and the load run drew, by name."""
+    folders = (config.runs / "training", config.runs / "load")
+    files = [file for folder in folders for file in sorted(folder.glob("*.svg"))]
+    return {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+def _list_limits(is_simulated: bool) -> list[str]:
+    limits = [
+        "The load run is closed loop on the same cores as the service: it finds a rate, and"
+        " understates latency above it.",
+        "Serving goes through BentoML's typed API and Feast's SDK, the documented default.",
+    ]
+    if is_simulated:
+        limits.append("The world is simulated: its patterns are documented in data/fraud_world.py.")
+    return limits
