@@ -55,7 +55,7 @@ check: $(INSTALLED) ## format, lint, types and the import contracts; changes not
 	.venv/bin/lint-imports
 
 bench: $(INSTALLED) ## the load run against a service started for it; needs a champion (make demo)
-	$(PY) -m throughline fraud load --json runs/bench/fraud_load.json $(BENCH_ARGS)
+	$(PY) -m throughline fraud load --runs runs/demo --json runs/bench/fraud_load.json $(BENCH_ARGS)
 
 up: ## the fraud service and the MLflow page in containers, on loopback (ports 3000 and 5000)
 	@test -d $${RUNS:-runs/demo} || { echo "error: nothing to serve; run make demo first" >&2; exit 2; }

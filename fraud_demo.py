@@ -46,6 +46,8 @@ from serving.server import find_free_port, start_service
 from training.fraud import run_train
 
 PROMOTION_TIMEOUT_SECONDS = 30.0
+LAST_STRETCH = pd.Timedelta(hours=6)
+"""What the promoted model is asked to score, at the end of the history."""
 PACKAGES = ("feast", "mlflow", "bentoml", "evidently", "lightgbm", "torch", "pandas")
 
 
@@ -218,11 +220,14 @@ def _serve(
         seen = None
         if alarmed["retrain"]["promoted"]:
             seen = wait_for_version(url, alarmed["retrain"]["version"])
+            answers = replay(since=calendar.present - LAST_STRETCH, until=calendar.present)
+            assert set(answers["model_version"]) <= {seen["version"]}, "answers of two models"
             story.tell(
                 calendar.present,
                 "Promotion",
-                f"the running service answers with version {seen['version']}"
-                f" {seen['seconds']:.1f} s after the gate",
+                f"the running service, not restarted, took version {seen['version']} up"
+                f" {seen['seconds']:.1f} s after the gate and answered {len(answers):,}"
+                " transactions with it",
             )
     return {
         "serving": {**_pick_load(load), "promotion_seen": seen},

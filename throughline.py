@@ -41,8 +41,9 @@ def main() -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake, 130 stopped by Ctrl-C."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # the libraries' own; `python -W default -m throughline`
+    if not sys.warnoptions:  # `python -W default -m throughline` shows the libraries' warnings
+        warnings.simplefilter("ignore")
+        warnings.showwarning = _drop_warning  # SQLAlchemy sets a filter of its own on import
     try:
         status = app(prog_name="throughline", standalone_mode=False)
     except TyperException as error:
@@ -60,6 +61,10 @@ def main() -> None:
     if status == 130:
         print("stopped; nothing half-written", file=sys.stderr)
     sys.exit(status or 0)
+
+
+def _drop_warning(*_: object, **__: object) -> None:
+    """Show nothing."""
 
 
 def _fail(message: str) -> None:

@@ -34,7 +34,7 @@ class WorldSize(Frozen):
 
 
 class Change(Frozen):
-    """How a world behaves differently; factors multiply what it did before."""
+    """How a world behaves differently; factors are relative to the unchanged world."""
 
     volume_factor: PositiveFloat = 1.0
     amount_factor: PositiveFloat = 1.0
@@ -42,7 +42,7 @@ class Change(Frozen):
 
 
 class WorldChange(Change):
-    """A change that lasts from ``day`` on."""
+    """A change from ``day`` on; of several, the latest alone describes the world."""
 
     day: Annotated[int, Field(ge=0)]
 

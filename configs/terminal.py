@@ -18,6 +18,7 @@ from rich.text import Text
 
 MAX_LISTED = 12
 SHA256_LENGTH = 64
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 MAX_COLUMNS = 4
 INTERVAL = "_interval"
 LAST_KEYS = ("wrote", "next")
@@ -25,6 +26,10 @@ NAMES = {
     "lightgbm": "LightGBM",
     "pytorch": "PyTorch network",
     "roc_auc": "ROC AUC",
+    "card_precision_at_100": "card precision@100",
+    "recall_at_low_fpr": "recall at 0.1 % FPR",
+    "expected_calibration_error": "calibration error",
+    "brier_score": "Brier score",
     "qps": "requests/s",
     "cpu": "CPU",
 }
@@ -48,7 +53,7 @@ def print_result(result: Mapping[str, Any], *, console: Console | None = None) -
 
 
 def format_value(value: object) -> str:
-    """Format one value: thousands apart, four significant digits, intervals and lists short.
+    """Format one value: thousands apart, four significant digits, times to the minute, lists short.
 
     >>> format_value(1754155), format_value(0.69412345), format_value([0.61, 0.7012])
     ('1,754,155', '0.6941', '0.61 to 0.701')
@@ -63,15 +68,24 @@ def format_value(value: object) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+            return _format_float(value)
         case [float() as low, float() as high]:
             return f"{low:.3g} to {high:.3g}"
         case list() | tuple():
             return _format_list([format_value(item) for item in value])
+        case str() if ISO_TIME.match(value):
+            return value[:16].replace("T", " ")
         case str() if len(value) == SHA256_LENGTH and not set(value) - set(hexdigits):
             return value[:12]
         case _:
             return str(value)
+
+
+def _format_float(value: float) -> str:
+    """Show four significant digits, two where the value is tiny, no fraction where it is large."""
+    if abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 0.001 or value == 0 else f"{value:.2g}"
 
 
 def format_name(key: str) -> str:
@@ -164,7 +178,7 @@ def _build_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(
         title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in header:
         table.add_column(Text(format_name(name)), justify="right")
     for name, values in rows.items():

@@ -23,6 +23,7 @@ from data.column_types import (
     convert_to_text,
     convert_to_times,
 )
+from data.quarantine import check_share, join_quarantines, set_aside
 
 REQUIRED_COLUMNS = ("transaction_id", "event_time", "customer_id", "amount")
 TRANSACTION_COLUMNS = (
@@ -32,11 +33,9 @@ TRANSACTION_COLUMNS = (
 NUMBER_COLUMNS = ("amount", "latitude", "longitude")
 REQUIRED_LABEL_COLUMNS = ("transaction_id", "is_fraud", "label_time")
 LABEL_COLUMNS = (*REQUIRED_LABEL_COLUMNS, "fraud_pattern")
-QUARANTINE_COLUMNS = ("source", "row", "reason")
 MAX_AMOUNT = 1e12  # beyond it a number is a slip of the keyboard, in any currency
 EARLIEST_TIME = pd.Timestamp("1970-01-01", tz="UTC").as_unit("us")
 LATEST_TIME = pd.Timestamp("2100-01-01", tz="UTC").as_unit("us")
-NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,12 @@ def check_transactions(
     _check_columns(labels, rows="labels", required=REQUIRED_LABEL_COLUMNS, refused=unknown)
     typed = _type_transactions(transactions)
     failures = _find_failures(typed, schema=_build_transaction_schema(typed))
-    _check_share(transactions, failures=failures, rows="transactions", allowed=max_quarantine_share)
+    check_share(transactions, failures=failures, rows="transactions", allowed=max_quarantine_share)
     is_kept = ~typed.index.isin(failures["row"])
 
     typed_labels = _type_labels(labels, transactions=typed, is_kept=is_kept)
     label_failures = _find_failures(typed_labels, schema=LABEL_SCHEMA)
-    _check_share(labels, failures=label_failures, rows="labels", allowed=max_quarantine_share)
+    check_share(labels, failures=label_failures, rows="labels", allowed=max_quarantine_share)
     is_kept_label = ~typed_labels.index.isin(label_failures["row"])
     kept_labels = _sort(typed_labels if is_kept_label.all() else typed_labels[is_kept_label])
     return CheckedTransactions(
@@ -99,9 +98,9 @@ def check_transactions(
         labels=kept_labels[[name for name in LABEL_COLUMNS if name in labels]].astype(
             {"is_fraud": bool}
         ),
-        quarantine=_join_quarantines(
-            _quarantine(transactions, failures=failures, rows="transactions"),
-            _quarantine(labels, failures=label_failures, rows="labels"),
+        quarantine=join_quarantines(
+            set_aside(transactions, failures=failures, rows="transactions"),
+            set_aside(labels, failures=label_failures, rows="labels"),
         ),
     )
 
@@ -249,53 +248,6 @@ def _find_failures(typed: pd.DataFrame, *, schema: pa.DataFrameSchema) -> pd.Dat
             {"row": cases["index"].astype("int64"), "column": cases["column"], "reason": reasons}
         ).sort_values(["row", "column"], kind="stable", ignore_index=True)
     return pd.DataFrame({"row": np.empty(0, np.int64), "column": "", "reason": ""})
-
-
-def _check_share(
-    source: pd.DataFrame, *, failures: pd.DataFrame, rows: str, allowed: float
-) -> None:
-    """Stop when more than the allowed share of the rows break a rule."""
-    num_bad = failures["row"].nunique()
-    if num_bad <= allowed * len(source):
-        return
-    rules = [
-        f"{reason} on {len(cases)} row{'s' * (len(cases) > 1)} ({_show_examples(source, cases)})"
-        for reason, cases in failures.groupby("reason")
-    ]
-    raise ValueError(
-        f"{num_bad} of {len(source)} {rows} ({num_bad / len(source):.2%}) break the contract and "
-        f"data.max_quarantine_share allows {allowed:.2%}: {'; '.join(rules)}. "
-        "Correct the file or its mapping, or allow a larger share"
-    )
-
-
-def _show_examples(source: pd.DataFrame, cases: pd.DataFrame) -> str:
-    """Show the first rows that break one rule, by id and value."""
-    shown = []
-    for row, column in cases[["row", "column"]].head(NUM_EXAMPLES).itertuples(index=False):
-        identity = source["transaction_id"].iloc[row]
-        name = f"row {row + 1}" if pd.isna(identity) else f"{identity}"
-        is_told = column in source and column != "transaction_id"
-        shown.append(f"{name}: {source[column].iloc[row]}" if is_told else name)
-    more = ", ..." if len(cases) > NUM_EXAMPLES else ""
-    return ", ".join(shown) + more
-
-
-def _quarantine(source: pd.DataFrame, *, failures: pd.DataFrame, rows: str) -> pd.DataFrame:
-    """Set the refused rows aside as they came, as text, each with its reasons."""
-    reasons = failures.groupby("row")["reason"].agg("; ".join)
-    refused = source.iloc[reasons.index].reset_index(drop=True).astype("string")
-    refused = refused.rename(columns={name: f"{name} (input)" for name in QUARANTINE_COLUMNS})
-    why = pd.DataFrame({"source": rows, "row": reasons.index + 1, "reason": reasons.to_numpy()})
-    return pd.concat([why.astype({"source": "string", "reason": "string"}), refused], axis=1)
-
-
-def _join_quarantines(transactions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Put both quarantines into one table; what only one of them has is missing in the other."""
-    columns = list(dict.fromkeys([*transactions.columns, *labels.columns]))
-    kinds = {name: "int64" if name == "row" else "string" for name in columns}
-    parts = [part.reindex(columns=columns).astype(kinds) for part in (transactions, labels)]
-    return pd.concat(parts, ignore_index=True)
 
 
 def _sort(rows: pd.DataFrame) -> pd.DataFrame:

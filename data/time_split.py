@@ -108,7 +108,7 @@ def build_time_split(
         fold_days: Length of each validation period.
 
     Returns:
-        Slices that touch nowhere; the last fold's validation ends where training ends.
+        Slices of whole UTC days that share no row; the last fold ends where training ends.
 
     Raises:
         ValueError: If the history is too short to leave the first fold a day to train on.
@@ -116,12 +116,12 @@ def build_time_split(
     Source: prequential validation with a delay period, Fraud Detection Handbook, chapter 5.
     """
     delay = pd.Timedelta(days=label_delay_days)
-    test_end = now - delay
+    test_end = (now - delay).floor("D")
     deployed = test_end - pd.Timedelta(days=test_days)
     calibration_end = deployed - delay
     train_end = calibration_end - pd.Timedelta(days=calibration_days)
     train_start = max(
-        first_event_time + pd.Timedelta(days=warm_up_days),
+        (first_event_time + pd.Timedelta(days=warm_up_days)).ceil("D"),
         train_end - pd.Timedelta(days=train_days),
     )
     needed_days = num_folds * fold_days + label_delay_days + 1

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from monitoring.comparable_columns import Floats, find_finite, read_numbers
+
 Severity = Literal["block", "warn"]
 
 
@@ -109,28 +109,6 @@ def check_quality(
     findings += _check_rows(predictions, limits)
     findings += _check_time(predictions["event_time"], until, expected_rows_per_day, limits)
     return tuple(sorted(findings, key=lambda finding: finding.severity))
-
-
-def read_numbers(features: pd.DataFrame, numeric: Sequence[str]) -> pd.DataFrame:
-    """Turn columns into float64; what is not a number becomes NaN.
-
-    >>> features = pd.DataFrame({"amount_log": [1, "x", None]})
-    >>> read_numbers(features, ["amount_log"])["amount_log"].tolist()
-    [1.0, nan, nan]
-    """
-    return pd.DataFrame(
-        {
-            name: pd.to_numeric(features[name], errors="coerce").astype(np.float64)
-            for name in numeric
-        },
-        index=features.index,
-    )
-
-
-def find_finite(numbers: pd.Series) -> Floats:
-    """Return the values that are neither missing nor infinite, as float64, in order."""
-    values: Floats = numbers.to_numpy(dtype=np.float64)
-    return values[np.isfinite(values)]
 
 
 def _check_schema(features: pd.DataFrame, names: Sequence[str]) -> Iterator[Finding]:

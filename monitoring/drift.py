@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from configs.files import write_whole
-from monitoring.data_quality import find_finite, read_numbers
+from monitoring.comparable_columns import make_comparable
 from monitoring.reference_windows import (
     MIN_VALUES,
     Integers,
@@ -35,14 +35,6 @@ NUMERIC_STATISTIC = "wasserstein"
 size of a shift, needs no bins, and suits flags as well (there it is the change of their share)."""
 CATEGORICAL_STATISTIC = "jensenshannon"
 """Bounded and finite for categories that appear or vanish, where PSI depends on its filler."""
-MAX_CATEGORIES = 30
-"""Categories told apart; rarer ones, and those the reference lacks, are taken together."""
-OTHER_CATEGORY = "(other)"
-CLIP_QUANTILE = 0.001
-"""Values beyond the reference's outermost thousandths are clipped to them, so that a few giants in
-a heavy tail neither make nor hide drift."""
-MIN_DISTINCT_TO_CLIP = 20
-"""A flag that is 1 once in two thousand rows must not be clipped away."""
 SCORE = "score"
 
 
@@ -154,7 +146,7 @@ def measure_drift(
         seed=seed,
     )
     names = [name for name in reference if name in current and name != "event_time"]
-    before, now = _make_comparable(reference[names], current[names], categorical)
+    before, now = make_comparable(reference[names], current=current[names], categorical=categorical)
     thresholds, excluded = _calibrate(before, now, plan, categorical, limits)
     values = _run_evidently(before, now, categorical, thresholds, limits, report)
     columns = [
@@ -194,36 +186,6 @@ def _sample_in_order(rows: pd.DataFrame, max_rows: int, seed: int) -> pd.DataFra
 
 def _to_microseconds(times: pd.Series) -> Integers:
     return times.astype("datetime64[us, UTC]").to_numpy("datetime64[us]").astype(np.int64)
-
-
-def _make_comparable(
-    reference: pd.DataFrame, current: pd.DataFrame, categorical: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give both frames the same types: finite, clipped floats and at most ``MAX_CATEGORIES``."""
-    numeric = [str(name) for name in reference if name not in categorical]
-    before, now = (
-        read_numbers(rows, numeric).replace([np.inf, -np.inf], np.nan)
-        for rows in (reference, current)
-    )
-    for name in numeric:
-        low, high = _find_clip_limits(find_finite(before[name]))
-        before[name], now[name] = before[name].clip(low, high), now[name].clip(low, high)
-    for name in (str(name) for name in reference if name in categorical):
-        kept = set(reference[name].value_counts().index[:MAX_CATEGORIES])
-        before[name], now[name] = (
-            column.where(column.isna() | column.isin(kept), OTHER_CATEGORY).astype(object)
-            for column in (reference[name], current[name])
-        )
-    return before.reset_index(drop=True), now.reset_index(drop=True)
-
-
-def _find_clip_limits(values: np.ndarray) -> tuple[float, float]:
-    """Return the outermost quantiles, or no limits for a column of few distinct values."""
-    if np.unique(values).size <= MIN_DISTINCT_TO_CLIP:
-        return -np.inf, np.inf
-    low, high = np.quantile(values, [CLIP_QUANTILE, 1 - CLIP_QUANTILE])
-    is_spread = np.unique(values.clip(low, high)).size > MIN_DISTINCT_TO_CLIP
-    return (float(low), float(high)) if is_spread else (-np.inf, np.inf)
 
 
 def _calibrate(
@@ -300,7 +262,10 @@ def _run_evidently(
     if report is not None:
         _write_report(snapshot, report)
     measured = (metric for metric in snapshot.dict()["metrics"] if "column" in metric["config"])
-    return {metric["config"]["column"]: float(metric["value"]) for metric in measured}
+    # equal category shares come as NaN: rounding takes the Jensen-Shannon divergence below 0
+    return {
+        metric["config"]["column"]: float(np.nan_to_num(metric["value"])) for metric in measured
+    }
 
 
 def _import_evidently() -> None:

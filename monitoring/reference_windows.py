@@ -248,8 +248,9 @@ def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> Floats:
         if min(inside.size, outside.size) < MIN_VALUES:
             continue
         before, now = (np.bincount(part, minlength=num_codes) for part in (outside, inside))
-        distances.append(float(jensenshannon(before, now)))
-    return np.array(distances)
+        with np.errstate(invalid="ignore"):  # equal shares: rounding, below 0 under the root
+            distances.append(float(jensenshannon(before, now)))
+    return np.nan_to_num(np.array(distances, dtype=np.float64))
 
 
 def find_prediction_limit(

@@ -20,19 +20,19 @@ from configs.terminal import format_name, format_value
 from monitoring.drift_figure import plot_drift
 
 METRICS = {
-    "average_precision": ("average precision", "higher"),
-    "roc_auc": ("ROC AUC", "higher"),
-    "card_precision_at_100": ("card precision@100", "higher"),
-    "recall_at_low_fpr": ("recall at 0.1 % false positives", "higher"),
-    "brier_score": ("Brier score", "lower"),
-    "expected_calibration_error": ("calibration error (ECE)", "lower"),
+    "average_precision": "higher",
+    "roc_auc": "higher",
+    "card_precision_at_100": "higher",
+    "recall_at_low_fpr": "higher",
+    "brier_score": "lower",
+    "expected_calibration_error": "lower",
 }
-"""Columns of the model table: key in the summary, words, and which way is better."""
+"""Columns of the model table: key in the summary, and which way is better."""
 
 CAPTIONS = {
     "precision_recall": "Precision and recall on the test period, which was touched once.",
     "calibration": "Calibration: of the transactions given a score, the share that was fraud.",
-    "cost": "Cost a day against the decline threshold, under the review capacity.",
+    "cost": "Cost a day as one threshold moves and the other stays; dots: what was chosen.",
     "training_curves": "The network's training and validation loss; the best epoch's weights stay.",
     "feature_importance": "What the champion looks at: its features by share of importance.",
     "latency": "Latency by percentile, closed loop, generator and service on the same cores.",
@@ -113,10 +113,10 @@ def _to_day(time: str) -> str:
     return instant.strftime("%Y-%m-%d" if instant == instant.normalize() else "%Y-%m-%d %H:%M")
 
 
-def _find_metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """List (key, words, better) of the metrics that some model has, in the order of METRICS."""
+def _find_metrics(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Keep the metrics that some model has, in the order of METRICS."""
     present = {key for model in summary.get("models", {}).values() for key in model}
-    return [(key, *words) for key, words in METRICS.items() if key in present]
+    return {key: better for key, better in METRICS.items() if key in present}
 
 
 def _draw_drift(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import bentoml
-import pandas as pd
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -36,6 +34,7 @@ from serving.fraud_messages import (
     refuse,
     shorten,
 )
+from serving.online_features import OnlineFeatures
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.rollout import ChampionWatcher
 from serving.scorer import Answer, NoModelError, Scorer, list_extra_columns
@@ -92,36 +91,34 @@ class FraudService:
     def __init__(self) -> None:
         # Imported here because BentoML's supervising process imports this module too, and needs
         # neither Feast nor MLflow.
-        from features.store import open_feature_store, read_online_features
+        from features.store import get_store_folder, open_feature_store, read_online_features
         from training.artefact import load_artefact
         from training.registry import get_champion
 
         config = read_settings()
         _hush_bad_requests()
-        store = open_feature_store(config.runs)
-        store_lock = threading.Lock()  # a readiness probe may ask while a request is scored
-
-        def read_features(transactions: pd.DataFrame) -> pd.DataFrame:
-            with store_lock:
-                return read_online_features(store, transactions)
-
+        store = OnlineFeatures(
+            open_store=lambda: open_feature_store(config.runs),
+            read=read_online_features,
+            stamp_file=get_store_folder(config.runs) / "features.json",
+        )
         self.max_batch_rows = config.serving.max_batch_rows
-        self.extra = list_extra_columns(store.features, contract=CONTRACT_COLUMNS)
+        self.extra = list_extra_columns(store.feature_set, contract=CONTRACT_COLUMNS)
         self.log = PredictionLog(
             get_prediction_folder(config.runs),
             flush_seconds=config.serving.log_flush_seconds,
             max_pending=config.serving.log_queue_rows,
         )
         self.scorer = Scorer(
-            read_features=read_features,
-            feature_set=store.features,
+            read_features=store.read,
+            feature_set=store.feature_set,
             record=self.log.append,
             probe=build_transactions([PROBE], extra=self.extra),
         )
         self.watcher = ChampionWatcher(
             find_champion=lambda: get_champion(config.runs),
             load_artefact=load_artefact,
-            feature_set=store.features,
+            feature_set=store.feature_set,
             accept=self.scorer.replace_champion,
             poll_seconds=config.serving.model_poll_seconds,
         )

@@ -28,7 +28,8 @@ from training.metrics import (
     summarise_ranks,
 )
 
-CONFIDENCE = 0.95
+TAILS = (0.025, 0.975)
+"""Ends of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def resample_card_precision(
 
 
 def find_interval(values: Floats) -> list[float]:
-    """Return the central interval that holds ``CONFIDENCE`` of the resamples, NaN ones left out.
+    """Return the central interval that holds 95 % of the resamples, NaN ones left out.
 
     Args:
         values: The plain metric, then its resamples. Shape ``(1 + resamples,)``.
@@ -127,5 +128,4 @@ def find_interval(values: Floats) -> list[float]:
     >>> find_interval(np.array([0.5, 0.0, 1.0, np.nan]))
     [0.025, 0.975]
     """
-    tail = (1.0 - CONFIDENCE) / 2.0
-    return [float(bound) for bound in np.nanquantile(values[1:], [tail, 1.0 - tail])]
+    return [float(bound) for bound in np.nanquantile(values[1:], TAILS)]

@@ -21,13 +21,14 @@ from training.bootstrap import (
 )
 from training.calibration import fit_calibration
 from training.encoding import Booleans, Encoding, Floats
-from training.metrics import count_ranks, find_calibration_bins
+from training.metrics import count_ranks
 from training.operating_point import Prices, Thresholds, measure_costs
 from training.rows import LabelledRows
 
 MIN_FRAUDS_FOR_INTERVAL = 5
 """Below this many frauds an interval says more about luck than about the model: none is given."""
 MAX_CURVE_POINTS = 500
+NUM_RELIABILITY_BINS = 10
 
 
 def evaluate_scores(
@@ -230,8 +231,15 @@ def trace_precision_recall(is_fraud: Booleans, scores: Floats) -> dict[str, list
 
 
 def trace_calibration(is_fraud: Booleans, scores: Floats) -> dict[str, list[float]]:
-    """Trace the share of frauds against the mean probability, one point per bin of ECE."""
-    bins = find_calibration_bins(scores)
+    """Trace the share of frauds against the mean probability, probability rising.
+
+    Bins hold equal sums of probability, that is, as many expected frauds each: with bins of equal
+    size, as ECE has, a rare event leaves all but the last without a fraud.
+    """
+    ranked = np.argsort(scores, kind="stable")
+    scores, is_fraud = scores[ranked], is_fraud[ranked]
+    mass = scores.cumsum() / max(float(scores.sum()), 1e-300)
+    bins = np.unique(np.ceil(mass * NUM_RELIABILITY_BINS), return_inverse=True)[1]
     sizes = np.bincount(bins)
     return {
         "probability": (np.bincount(bins, weights=scores) / sizes).tolist(),

@@ -76,7 +76,8 @@ def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Ma
 
     Args:
         config: Where ``runs`` is, the split and the alarms' ceilings.
-        now: The instant at which training runs, UTC; by default just after the last transaction.
+        now: The instant at which training runs, UTC; by default the end of the last
+            transaction's day.
 
     Returns:
         Slices in time order, each with both kinds of transactions.
@@ -125,7 +126,7 @@ def _load_history(runs: Path, *, now: pd.Timestamp | None) -> _History:
 def _split_time(config: FraudConfig, history: _History, *, now: pd.Timestamp | None) -> TimeSplit:
     training, times = config.training, history.transactions["event_time"]
     return build_time_split(
-        now if now is not None else times.iloc[-1] + pd.Timedelta(microseconds=1),
+        now if now is not None else times.iloc[-1].floor("D") + pd.Timedelta(days=1),
         first_event_time=times.iloc[0],
         label_delay_days=config.data.label_delay_days,
         warm_up_days=training.warm_up_days,

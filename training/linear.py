@@ -9,6 +9,7 @@ import json
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from training.encoding import Booleans, Encoding, Floats
 from training.preprocessing import fit_preprocessing
@@ -36,7 +37,8 @@ def fit_linear(
     prepared = np.hstack([preprocessing.standardise(matrix), preprocessing.one_hot(matrix)])
     # newton-cholesky is exact and fastest with many more rows than columns
     model = LogisticRegression(C=1.0 / l2_penalty, solver="newton-cholesky", max_iter=100)
-    model.fit(prepared, is_fraud)
+    with threadpool_limits(1):  # so few columns leave nothing to share between threads
+        model.fit(prepared, is_fraud)
     document = {
         "preprocessing": preprocessing.to_document(),
         "weights": model.coef_[0].tolist(),

@@ -72,13 +72,12 @@ def summarise_ranks(counts: RankCounts) -> dict[str, Floats]:
         false_positive_rate = alarms / counts.legitimate.sum(axis=0)
         ranked_above = caught - counts.frauds / 2.0  # a tie counts one half
         pairs = counts.frauds.sum(axis=0) * counts.legitimate.sum(axis=0)
+        is_affordable = false_positive_rate <= MAX_FALSE_POSITIVE_RATE
         return {
             "average_precision": (np.diff(recall, axis=0, prepend=0.0) * precision).sum(axis=0),
             "roc_auc": (ranked_above * counts.legitimate).sum(axis=0) / pairs,
             "recall_at_low_fpr": np.where(
-                np.isnan(false_positive_rate).any(axis=0),
-                np.nan,
-                np.where(false_positive_rate <= MAX_FALSE_POSITIVE_RATE, recall, 0.0).max(axis=0),
+                pairs > 0, np.where(is_affordable, recall, 0.0).max(axis=0, initial=0.0), np.nan
             ),
         }
 

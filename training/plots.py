@@ -74,9 +74,9 @@ def plot_calibration(curves: Mapping[str, Mapping[str, Sequence[float]]], *, mod
         axes.axline((1e-4, 1e-4), (1.0, 1.0), color="black", linewidth=0.8)
         for name, curve in curves.items():
             points = zip(curve["probability"], curve["fraud_share"], strict=True)
-            shown = [point for point in points if min(point) > 0]
-            label = {"label": f"{name} calibration"}
-            axes.plot(*zip(*shown, strict=True), **{**styles[name], **label}) if shown else None
+            shown = [point for point in points if min(point) > 0]  # 0 has no place on a log axis
+            x, y = zip(*shown, strict=True) if shown else ((), ())
+            axes.plot(x, y, **{**styles[name], "label": f"{name} calibration"})
         axes.set(xscale="log", yscale="log", xlabel="mean probability", ylabel="share of frauds")
         axes.legend(loc="upper left")
 

@@ -111,7 +111,7 @@ def fit_preprocessing(matrix: Floats, *, encoding: Encoding) -> Preprocessing:
         What ``standardise`` needs; a column without a single value imputes 0.
 
     >>> encoding = Encoding(("amount",), {})
-    >>> learnt = fit_preprocessing(np.array([[1.0], [np.nan], [3.0]]), encoding=encoding)
+    >>> learnt = fit_preprocessing(np.array([[-1.0], [np.nan], [1.0]]), encoding=encoding)
     >>> learnt.standardise(np.array([[np.nan]])).tolist()  # the median, and "was missing"
     [[0.0, 1.0]]
     """

@@ -12,9 +12,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version as find_package_version
 from pathlib import Path
@@ -65,7 +68,7 @@ class RunRecord:
 
 def get_tracking_uri(runs: Path) -> str:
     """Return the address of the tracking database, for the MLflow command line too."""
-    return f"sqlite:///{_database_path(runs)}"
+    return f"sqlite:///{get_database_path(runs)}"
 
 
 def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding) -> str:
@@ -82,8 +85,8 @@ def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding
     """
     from mlflow.entities import Metric, Param, RunTag
 
-    client = _open_client(_database_path(runs))
-    run = client.create_run(_find_experiment(client, _database_path(runs)), run_name=record.name)
+    client = _open_client(get_database_path(runs))
+    run = client.create_run(_find_experiment(client, get_database_path(runs)), run_name=record.name)
     run_id: str = run.info.run_id
     now_ms = int(run.info.start_time)
     single = [Metric(name, value, now_ms, 0) for name, value in record.metrics.items()]
@@ -121,7 +124,7 @@ def register(runs: Path, run_id: str) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    client = _open_client(_database_path(runs))
+    client = _open_client(get_database_path(runs))
     try:
         client.create_registered_model(MODEL_NAME)
     except MlflowException as error:
@@ -133,12 +136,12 @@ def register(runs: Path, run_id: str) -> str:
 
 def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> None:
     """Point an alias at a version; from then on it is what a running service finds."""
-    _open_client(_database_path(runs)).set_registered_model_alias(MODEL_NAME, alias, version)
+    _open_client(get_database_path(runs)).set_registered_model_alias(MODEL_NAME, alias, version)
 
 
 def find_version(runs: Path, alias: Literal["champion", "challenger"]) -> str | None:
     """Return the version an alias points at, or ``None``; makes no files."""
-    database = _database_path(runs)
+    database = get_database_path(runs)
     if not database.is_file():
         return None
     return _look_up(database, _read_change_counter(database)).get(alias)
@@ -155,9 +158,9 @@ def get_model(runs: Path, alias: Literal["champion", "challenger"]) -> tuple[str
     version = find_version(runs, alias)
     if version is None:
         raise FileNotFoundError(
-            f"no {alias} in {_database_path(runs)}; run `throughline fraud train` first"
+            f"no {alias} in {get_database_path(runs)}; run `throughline fraud train` first"
         )
-    return version, _find_folder(_database_path(runs), version)
+    return version, _find_folder(get_database_path(runs), version)
 
 
 def get_champion(runs: Path) -> tuple[str, Path]:
@@ -165,7 +168,8 @@ def get_champion(runs: Path) -> tuple[str, Path]:
     return get_model(runs, CHAMPION)
 
 
-def _database_path(runs: Path) -> Path:
+def get_database_path(runs: Path) -> Path:
+    """Return where the tracking database of ``runs`` is, as an absolute path."""
     return (runs / "mlflow" / "mlflow.db").resolve()
 
 
@@ -215,13 +219,16 @@ def _open_client(database: Path) -> Any:  # noqa: ANN401 - a class without types
     """Connect once per process; the first time in a folder, MLflow makes its tables."""
     mlflow = _import_mlflow()
     uri = f"sqlite:///{database}"
-    if database.is_file():
-        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     database.parent.mkdir(parents=True, exist_ok=True)
-    with show_progress("Making the MLflow database"):
+    with warnings.catch_warnings(), _show_first_time(database):
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy")  # MLflow's own use
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _show_first_time(database: Path) -> AbstractContextManager[object]:
+    return nullcontext() if database.is_file() else show_progress("Making the MLflow database")
 
 
 def _find_experiment(client: Any, database: Path) -> str:  # noqa: ANN401 - as above
@@ -239,19 +246,24 @@ def _save_model(folder: Path, *, artefact: Path, encoding: Encoding) -> None:
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     code = Path(__file__).parent
+    staged = Path(shutil.copytree(artefact, folder.parent / ARTEFACT_FOLDER))  # MLflow keeps names
     inputs = [
         ColSpec("string" if name in encoding.vocabularies else "double", name, required=False)
         for name in encoding.features
     ]
     output = TensorSpec(np.dtype("float64"), (-1,), "score")
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        loader_module="training.pyfunc",
-        data_path=str(artefact),
-        code_paths=[str(code), str(code.parent / "configs")],
-        pip_requirements=[f"{name}=={find_package_version(name)}" for name in SERVING_PACKAGES],
-        signature=ModelSignature(inputs=Schema(inputs), outputs=Schema([output])),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*input example was not provided"
+        )  # there is a signature
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            loader_module="training.pyfunc",
+            data_path=str(staged),
+            code_paths=[str(code), str(code.parent / "configs")],
+            pip_requirements=[f"{name}=={find_package_version(name)}" for name in SERVING_PACKAGES],
+            signature=ModelSignature(inputs=Schema(inputs), outputs=Schema([output])),
+        )
 
 
 def _find_commit() -> dict[str, str]:

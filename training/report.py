@@ -21,6 +21,8 @@ from training.plots import (
 )
 from training.rows import LabelledRows
 
+TRAINING_CURVES = "training_curves"
+
 
 def trace_comparison(rows: LabelledRows, scores: Mapping[str, Floats]) -> dict[str, Any]:
     """Trace what compares models and baselines: precision against recall.
@@ -68,7 +70,7 @@ def trace_candidate(
     }
     if "valid_loss" in candidate.curves:
         valid = candidate.curves["valid_loss"]
-        curves["training_curves"] = {
+        curves[TRAINING_CURVES] = {
             "train": list(candidate.curves["train_loss"]),
             "valid": list(valid),
             "best_epoch": valid.index(min(valid)),
@@ -83,8 +85,8 @@ def draw_candidate(kind: str, curves: Mapping[str, Any]) -> dict[str, str]:
         "cost": plot_costs(curves["cost"]),
         "feature_importance": plot_feature_importance(curves["feature_importance"]),
     }
-    if "training_curves" in curves:
-        pictures["training_curves"] = plot_training_curves(curves["training_curves"])
+    if TRAINING_CURVES in curves:
+        pictures[TRAINING_CURVES] = plot_training_curves(curves[TRAINING_CURVES])
     return pictures
 
 
@@ -93,6 +95,7 @@ def write_report(
     *,
     comparison: Mapping[str, Any],
     candidates: Mapping[str, Mapping[str, Any]],
+    pictures: Mapping[str, Mapping[str, str]],
     winner: str,
 ) -> list[Path]:
     """Write a run's curves and pictures.
@@ -101,23 +104,23 @@ def write_report(
         folder: Where to.
         comparison: From ``trace_comparison``.
         candidates: From ``trace_candidate``, by kind.
-        winner: The kind whose calibration, costs and importance are drawn.
+        pictures: From ``draw_candidate``, by kind.
+        winner: The kind whose calibration, costs and importance are shown.
 
     Returns:
-        What was written: ``report.json``, ``precision_recall.svg``, the winner's pictures and the
+        What was written: ``report.json``, ``precision_recall.svg``, the winner's pictures and a
         network's ``training_curves.svg``.
     """
-    pictures = {"precision_recall": plot_precision_recall(comparison)}
-    for kind, curves in candidates.items():
-        drawn = draw_candidate(kind, curves)
-        chosen = drawn if kind == winner else {"training_curves": drawn.get("training_curves", "")}
-        pictures |= {name: svg for name, svg in chosen.items() if svg}
-    wrote = [folder / "report.json"]
-    write_json(
-        wrote[0], {"winner": winner, "precision_recall": comparison, "models": dict(candidates)}
-    )
-    for name, svg in pictures.items():
-        wrote.append(folder / f"{name}.svg")
-        with write_whole(wrote[-1]) as part:
+    document = {
+        "winner": winner,
+        "precision_recall": dict(comparison),
+        "models": {kind: dict(curves) for kind, curves in candidates.items()},
+    }
+    write_json(folder / "report.json", document)
+    shown = {"precision_recall": plot_precision_recall(comparison)}
+    for kind, drawn in pictures.items():
+        shown |= {name: drawn[name] for name in drawn if kind == winner or name == TRAINING_CURVES}
+    for name, svg in shown.items():
+        with write_whole(folder / f"{name}.svg") as part:
             part.write_text(svg, encoding="utf-8")
-    return wrote
+    return [folder / "report.json", *(folder / f"{name}.svg" for name in shown)]

@@ -1,14 +1,16 @@
 """Drift verdicts: Evidently's distances, our thresholds, and how often both are wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from monitoring.comparable_columns import CLIP_QUANTILE
 from monitoring.drift import (
-    CLIP_QUANTILE,
     ColumnDrift,
     DriftLimits,
     DriftVerdict,
@@ -162,6 +164,11 @@ def test_an_empty_column_is_left_out_with_the_reason(reference, current):
     assert len(verdict.features) == 4
 
 
+def test_a_nearly_empty_column_is_left_out(reference, current):
+    sparse = current.assign(is_new=current["is_new"].where(current.index < 99))
+    assert "99 values" in measure(sparse, reference).excluded["is_new"]
+
+
 def test_a_window_without_any_usable_column_is_no_drift(reference, current):
     empty = current[["event_time"]].assign(amount_log=np.nan)
     verdict = measure(empty, reference)
@@ -190,6 +197,26 @@ def test_a_constant_column_is_no_drift_while_it_stays(reference, current):
     assert "is_new" not in verdict.drifted
 
 
+def test_nearly_equal_shares_are_no_drift_though_rounding_makes_their_distance_nan():
+    """6,667 of 19,999 and 3,333 of 9,998 differ by 5e-9."""
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(jensenshannon([6667, 13332], [3333, 6665]))
+    before, now = (
+        pd.DataFrame(
+            {
+                "event_time": pd.date_range(start, periods=rows, freq="2min", tz="UTC"),
+                "card_type": np.random.default_rng(0).permutation(
+                    ["debit"] * debit + ["credit"] * (rows - debit)
+                ),
+            }
+        )
+        for start, rows, debit in (("2026-01-01", 19_999, 6667), ("2026-02-01", 9998, 3333))
+    )
+    verdict = measure(now, before, limits=replace(LIMITS, max_rows=10_000))
+    assert pick(verdict, "card_type").value == 0
+    assert not verdict.drifted
+
+
 def test_a_category_never_seen_before_is_drift(reference, current):
     strange = current.assign(card_type=current["card_type"].where(current.index % 4 > 0, "virtual"))
     assert "card_type" in measure(strange, reference).drifted
@@ -201,7 +228,16 @@ def test_of_very_many_categories_the_rare_ones_are_taken_together(reference, cur
         rows.assign(card_type=[f"card {i}" for i in generator.geometric(0.01, len(rows))])
         for rows in (reference, current)
     )
-    assert "card_type" not in measure(now, before).drifted
+    kept = before["card_type"].value_counts().index[:30]
+    shares = [
+        rows["card_type"]
+        .where(rows["card_type"].isin(kept), "rare")
+        .value_counts()[[*kept, "rare"]]
+        for rows in (before, now)
+    ]
+    measured = pick(measure(now, before), "card_type")
+    assert measured.value == pytest.approx(jensenshannon(*shares))
+    assert not measured.is_drifted
 
 
 def test_a_few_giants_are_no_drift(reference, current):

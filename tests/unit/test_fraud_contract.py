@@ -195,6 +195,14 @@ def test_above_the_allowed_share_the_run_stops_with_rule_count_and_examples():
     assert "\n" not in message
 
 
+def test_an_example_of_many_lines_is_shown_in_one():
+    transactions = make_transactions(amount=["1", "a\nlot " * 50, "3"])
+    with pytest.raises(ValueError, match=r"\(t2: a lot a lot") as error:
+        check(transactions, share=0.0)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 def test_exactly_the_allowed_share_passes():
     transactions = make_transactions(num_rows=10, amount=[-1.0] + [1.0] * 9)
     assert len(check(transactions, share=0.1).transactions) == 9

@@ -35,11 +35,13 @@ def join(predictions: pd.DataFrame, labels: pd.DataFrame, *, day: float) -> pd.D
     return join_outcomes(predictions, labels=labels, now=START + day * DAY, label_delay_days=7)
 
 
-def measure(outcomes: pd.DataFrame, *, expected: float = 0.5, min_frauds: int = 1) -> Performance:
+def measure(
+    outcomes: pd.DataFrame, *, expected: float = 0.5, min_frauds: int = 1, max_drop: float = 0.1
+) -> Performance:
     return measure_performance(
         outcomes.assign(customer_id=outcomes["transaction_id"]),
         expected_average_precision=expected,
-        max_drop=0.1,
+        max_drop=max_drop,
         min_frauds=min_frauds,
         num_resamples=200,
         seed=0,
@@ -125,3 +127,4 @@ def test_a_champion_counts_as_degraded_only_if_the_interval_rules_chance_out(out
     assert realised / 0.89 < high
     assert not measure(outcomes, expected=realised / 0.89).is_degraded
     assert measure(outcomes, expected=high + 0.01).is_degraded
+    assert not measure(outcomes, expected=high + 0.01, max_drop=0.9).is_degraded

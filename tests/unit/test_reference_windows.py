@@ -68,6 +68,7 @@ def test_a_threshold_is_the_prediction_limit_of_the_distances_scipy_measures():
     generator = np.random.default_rng(0)
     times = np.sort(generator.integers(0, 30 * DAY, 20_000))
     values = np.where(generator.random(20_000) < 0.1, np.nan, generator.lognormal(size=20_000))
+    values += times / (10 * DAY)
     windows = plan(times, start=30 * DAY, end=33 * DAY)
     expected, means, centres = [], [], []
     for window in windows.windows:
@@ -123,10 +124,12 @@ def test_a_feature_that_grew_all_along_may_go_on_growing():
     growing = still + times / (30 * DAY)
     soon = plan(times, start=30 * DAY, end=33 * DAY)
     later = plan(times, start=50 * DAY, end=53 * DAY)
-    threshold = find_numeric_threshold(growing, plan=later, false_alarm_rate=0.01)
-    shift = (51.5 - 15) / 30 / growing.std()
-    assert threshold is not None
-    assert threshold > shift
+    thresholds = [
+        find_numeric_threshold(growing, plan=windows, false_alarm_rate=0.01)
+        for windows in (soon, later)
+    ]
+    per_day = 1 / 30 / growing.std()
+    assert thresholds[1] - thresholds[0] == pytest.approx(20 * per_day, rel=0.1)
     assert find_numeric_threshold(still, plan=later, false_alarm_rate=0.01) == pytest.approx(
         find_numeric_threshold(still, plan=soon, false_alarm_rate=0.01), abs=0.1
     )

@@ -1,0 +1,193 @@
+"""Candidates meet the test period, once: metrics, decisions, baselines and who beats whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configs.progress import show_progress
+from configs.schema import FraudConfig
+from training.bootstrap import CustomerBootstrap, draw_customers
+from training.calibration import IDENTITY
+from training.candidates import Candidate
+from training.encoding import Floats
+from training.evaluation import (
+    compare_average_precision,
+    evaluate_decisions,
+    evaluate_parts,
+    evaluate_scores,
+    find_patterns,
+    find_slices,
+    score_baselines,
+)
+from training.fraud_material import Material
+from training.leakage import check_average_precision
+from training.metrics import expected_calibration_error
+from training.operating_point import Prices, Thresholds, choose_thresholds
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate, its operating point and what the test period said about it.
+
+    Attributes:
+        candidate: The model.
+        thresholds: Chosen on the calibration slice.
+        metrics: By name, with intervals.
+        decisions: What its decisions would have cost.
+        patterns: Rank metrics by fraud pattern.
+        slices: Rank metrics by group of transactions.
+    """
+
+    candidate: Candidate
+    thresholds: Thresholds
+    metrics: dict[str, Any]
+    decisions: dict[str, Any]
+    patterns: dict[str, dict[str, Any]]
+    slices: dict[str, dict[str, Any]]
+
+    @property
+    def kind(self) -> str:
+        """The kind of model."""
+        return self.candidate.kind
+
+    def tabulate(self) -> dict[str, Any]:
+        """Return what a table of models shows, and what fits the same model again."""
+        return {
+            **self.metrics,
+            "fold_average_precision": self.candidate.selection_score,
+            "fold_average_precisions": list(self.candidate.fold_average_precisions),
+            "cost_per_day": self.decisions["cost_per_day"],
+            "parameters": self.candidate.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All candidates, best first by their folds, beside the baselines.
+
+    Attributes:
+        judged: At least one.
+        baselines: Metrics by baseline.
+        comparison: How much the best one's average precision gains over each other score.
+        scores: Probabilities on the test period, by candidate or baseline.
+    """
+
+    judged: tuple[Judged, ...]
+    baselines: dict[str, dict[str, Any]]
+    comparison: dict[str, dict[str, Any]]
+    scores: dict[str, Floats]
+
+    @property
+    def best(self) -> Judged:
+        """The candidate that did best on the folds, whatever the test said."""
+        return self.judged[0]
+
+
+def judge_candidates(
+    candidates: Sequence[Candidate], material: Material, *, config: FraudConfig
+) -> Judgement:
+    """Measure every candidate and baseline on the test period, on the same resamples.
+
+    Args:
+        candidates: At least one.
+        material: The test period, and the slices before it.
+        config: Costs, ceilings, the number of resamples and the seed.
+
+    Returns:
+        The judgement; its order comes from the folds alone.
+
+    Raises:
+        LeakAlarm: If an average precision is beyond belief.
+    """
+    ranked = sorted(candidates, key=lambda candidate: candidate.selection_score, reverse=True)
+    test, training = material.test, material.training
+    scores = {candidate.kind: candidate.predict(test.matrix) for candidate in ranked}
+    baseline_scores = score_baselines(test, train=training.train, calibration=training.calibration)
+    bootstrap = draw_customers(
+        test.transactions["customer_id"],
+        num_resamples=config.training.num_bootstrap,
+        seed=config.seed,
+    )
+    with show_progress("Evaluating on the test period", total=len(ranked)) as advance:
+        judged = []
+        for candidate in ranked:
+            judged.append(_judge(candidate, scores[candidate.kind], material, bootstrap, config))
+            advance(1)
+        baselines = {
+            name: evaluate_scores(test, values, bootstrap=bootstrap)
+            for name, values in baseline_scores.items()
+        }
+        scores |= baseline_scores
+        comparison = compare_average_precision(test, scores, bootstrap=bootstrap)
+    return Judgement(tuple(judged), baselines, comparison, scores)
+
+
+def read_prices(config: FraudConfig) -> Prices:
+    """Take the prices out of a configuration."""
+    costs = config.training.costs
+    return Prices(costs.review_fee, costs.false_decline_goodwill)
+
+
+def check_ceiling(average_precision: float, *, model: str, config: FraudConfig) -> None:
+    """Sound the alarm for a result beyond belief."""
+    ceiling = config.training.leaks.max_average_precision
+    check_average_precision(average_precision, model=model, max_average_precision=ceiling)
+
+
+def _judge(
+    candidate: Candidate,
+    scores: Floats,
+    material: Material,
+    bootstrap: CustomerBootstrap,
+    config: FraudConfig,
+) -> Judged:
+    test = material.test
+    metrics = evaluate_scores(test, scores, bootstrap=bootstrap)
+    check_ceiling(metrics["average_precision"], model=candidate.kind, config=config)
+    uncalibrated = IDENTITY.apply(candidate.scorer.margins(test.matrix))
+    metrics["uncalibrated_calibration_error"] = expected_calibration_error(
+        test.is_fraud, uncalibrated
+    )
+    thresholds = _choose_thresholds(candidate, material, config)
+    slices = find_slices(
+        test, encoding=material.training.encoding, known_frauds=material.known_frauds
+    )
+    return Judged(
+        candidate,
+        thresholds,
+        metrics,
+        decisions=evaluate_decisions(
+            test,
+            scores,
+            thresholds=thresholds,
+            prices=read_prices(config),
+            daily_review_capacity=config.training.costs.daily_review_capacity,
+        ),
+        patterns=evaluate_parts(test, scores, parts=find_patterns(test), bootstrap=bootstrap),
+        slices=evaluate_parts(test, scores, parts=slices, bootstrap=bootstrap),
+    )
+
+
+def _choose_thresholds(candidate: Candidate, material: Material, config: FraudConfig) -> Thresholds:
+    calibration = material.training.calibration
+    return choose_thresholds(
+        candidate.predict(calibration.matrix),
+        is_fraud=calibration.is_fraud,
+        amounts=calibration.amounts,
+        days=calibration.days,
+        prices=read_prices(config),
+        daily_review_capacity=config.training.costs.daily_review_capacity,
+    )
+
+
+def describe_winner(judgement: Judgement) -> Mapping[str, Any]:
+    """Return what a result says of the winner alone."""
+    best = judgement.best
+    return {
+        "comparison": {"of": best.kind, "over": judgement.comparison},
+        "operating_point": best.decisions,
+        "patterns": best.patterns,
+        "slices": best.slices,
+    }
