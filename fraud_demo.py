@@ -8,47 +8,39 @@ and writes down what happened.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pandas as pd
 
+from configs.environment import describe_environment
 from configs.files import write_json
 from configs.progress import show_progress
 from configs.schema import FraudConfig, WorldChange
 from data.fraud import load_labels, load_transactions, run_data
+from features.publish import publish_labels, publish_transactions
 from features.store import (
     FraudFeatureStore,
     materialise,
     open_feature_store,
-    publish_labels,
-    publish_transactions,
-    read_training_features,
     run_features,
 )
 from monitoring.fraud import run_monitor
+from monitoring.parity import measure_parity
 from monitoring.report import write_demo_page
-from serving.client import replay_transactions
+from serving.client import replay_transactions, wait_for_version
 from serving.loadtest import run_load
-from serving.prediction_log import get_prediction_folder, load_predictions
 from serving.server import find_free_port, start_service
 from training.fraud import run_train
 
-PROMOTION_TIMEOUT_SECONDS = 30.0
 LAST_STRETCH = pd.Timedelta(hours=6)
 """What the promoted model is asked to score, at the end of the history."""
-PACKAGES = ("feast", "mlflow", "bentoml", "evidently", "lightgbm", "torch", "pandas")
 
 
 @dataclass(frozen=True)
@@ -199,7 +191,7 @@ def _serve(
         with story.step("replay"):
             replay(since=calendar.serve, until=calendar.change)
         with story.step("load"):
-            load = run_load(config, url=url)
+            load = run_load(config, url=url, now=calendar.change)
         with story.step("monitoring"):
             quiet = run_monitor(
                 config, now=calendar.change, since=calendar.serve, until=calendar.change
@@ -272,49 +264,6 @@ def _replay(
         return replay_transactions(url, hours, before_slice=publish)
 
 
-def measure_parity(
-    runs: Path, store: FraudFeatureStore, history: pd.DataFrame
-) -> dict[str, float | int]:
-    """Compare the features that were served with those that history gives, transaction by one.
-
-    Returns:
-        ``rows``, ``features``, ``max_abs_difference`` over both, and ``missing_mismatches``: how
-        often a value was missing on one side only.
-    """
-    predictions, served = load_predictions(get_prediction_folder(runs))
-    rows = history[history["transaction_id"].isin(predictions["transaction_id"])]
-    past = read_training_features(store, rows).set_index("transaction_id")
-    past = past.loc[predictions["transaction_id"]]
-    names = list(store.features.numeric)
-    there, here = past[names].to_numpy(np.float64), served[names].to_numpy(np.float64)
-    one_sided = np.isnan(there) != np.isnan(here)
-    difference = np.abs(there - here)[~np.isnan(there) & ~np.isnan(here)]
-    return {
-        "rows": len(predictions),
-        "features": len(names),
-        "max_abs_difference": float(difference.max(initial=0.0)),
-        "missing_mismatches": int(one_sided.sum()),
-    }
-
-
-def wait_for_version(url: str, wanted: str) -> dict[str, Any]:
-    """Wait until the running service answers with a version; say how long that took.
-
-    Raises:
-        ValueError: If it does not within ``PROMOTION_TIMEOUT_SECONDS``.
-    """
-    started = time.perf_counter()
-    while time.perf_counter() - started < PROMOTION_TIMEOUT_SECONDS:
-        answer = httpx.get(f"{url}/model", timeout=5.0, trust_env=False).json()
-        if answer["model_version"] == wanted:
-            return {"version": wanted, "seconds": round(time.perf_counter() - started, 2)}
-        time.sleep(0.1)
-    raise ValueError(
-        f"the service at {url} still answers with version {answer['model_version']}, not {wanted};"
-        f" it refused: {answer['refused']}"
-    )
-
-
 def clear_earlier_demo(runs: Path) -> None:
     """Remove what an earlier demo left, finished or not; touch nothing else.
 
@@ -329,24 +278,6 @@ def clear_earlier_demo(runs: Path) -> None:
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir(parents=True)
     marker.write_text("This folder is rewritten by each `throughline fraud demo`.\n")
-
-
-def describe_environment() -> dict[str, Any]:
-    """Name the machine and the versions that a result was got on."""
-    return {
-        "cpu": _read_cpu_name(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "date": pd.Timestamp.now(tz="UTC").date().isoformat(),
-    }
-
-
-def _read_cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _schedule_change(config: FraudConfig) -> FraudConfig:

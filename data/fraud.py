@@ -17,8 +17,8 @@ import pyarrow as pa
 from configs.files import hash_file, read_json, write_json, write_whole
 from configs.progress import show_progress
 from configs.schema import FraudConfig
+from data.fraud_columns import TRANSACTION_COLUMNS
 from data.fraud_contract import (
-    TRANSACTION_COLUMNS,
     CheckedTransactions,
     check_transactions,
     find_extra_columns,

@@ -23,13 +23,10 @@ from data.column_types import (
     convert_to_text,
     convert_to_times,
 )
+from data.fraud_columns import TRANSACTION_COLUMNS
 from data.quarantine import check_share, join_quarantines, set_aside
 
 REQUIRED_COLUMNS = ("transaction_id", "event_time", "customer_id", "amount")
-TRANSACTION_COLUMNS = (
-    *("transaction_id", "event_time", "customer_id", "card_type", "merchant_id"),
-    *("merchant_category", "amount", "ip", "device_id", "latitude", "longitude"),
-)
 NUMBER_COLUMNS = ("amount", "latitude", "longitude")
 REQUIRED_LABEL_COLUMNS = ("transaction_id", "is_fraud", "label_time")
 LABEL_COLUMNS = (*REQUIRED_LABEL_COLUMNS, "fraud_pattern")

@@ -34,7 +34,8 @@ from configs.schema import Frozen
 from data.column_types import convert_to_text
 from data.file_tables import read_column_names, read_table
 from data.file_times import TimeColumn, read_times
-from data.fraud_contract import NUMBER_COLUMNS, REQUIRED_COLUMNS, TRANSACTION_COLUMNS
+from data.fraud_columns import TRANSACTION_COLUMNS
+from data.fraud_contract import NUMBER_COLUMNS, REQUIRED_COLUMNS
 
 REQUIRED_NAMES = (*REQUIRED_COLUMNS, "is_fraud")
 LABEL_NAMES = ("is_fraud", "label_time")

@@ -26,7 +26,8 @@ from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Bytes, Float64, Int64, String
 
 from features.fraud import NEEDS, FeatureSet, derive
-from features.fraud_state import EVENT_STATES, LABEL_STATES, REQUEST_CODES, compute_online
+from features.fraud_online import REQUEST_CODES, compute_online
+from features.fraud_state import EVENT_STATES, LABEL_STATES
 
 TRAINING_SERVICE = "fraud_training"
 SERVING_SERVICE = "fraud_serving"

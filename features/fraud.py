@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from data.fraud_columns import TRANSACTION_COLUMNS
 from features.fraud_windows import to_unit_vectors
 from features.windows import DAY, HOUR, Floats, Integers
 
@@ -227,20 +228,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Every feature, in the model's order, and the optional columns it cannot do without."""
 
-CONTRACT_COLUMNS = (
-    "transaction_id",
-    "event_time",
-    "customer_id",
-    "card_type",
-    "merchant_id",
-    "merchant_category",
-    "amount",
-    "ip",
-    "device_id",
-    "latitude",
-    "longitude",
-)
-
 
 @dataclass(frozen=True)
 class FeatureSet:
@@ -286,7 +273,7 @@ def select_features(transactions: pd.DataFrame) -> FeatureSet:
         name: [column for column in needed if column not in dtypes]
         for name, needed in NEEDS.items()
     }
-    extra = [name for name in dtypes if name not in CONTRACT_COLUMNS]
+    extra = [name for name in dtypes if name not in TRANSACTION_COLUMNS]
     extra_numeric = [name for name in extra if _is_numeric(dtypes[name])]
     ours = [name for name, lacking in missing.items() if not lacking]
     categorical = [name for name in ours if name == "card_type"]

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from features.fraud import select_features
+from features.fraud_online import compute_online, make_requests
 from features.fraud_state import (
     EVENT_STATES,
     LABEL_STATES,
     build_event_states,
     build_label_states,
-    compute_online,
-    make_requests,
 )
 
 

@@ -1,9 +1,9 @@
 """Validated transactions become a feature store: history to train on, states to serve from.
 
 All of Feast lives in ``<runs>/feature_store``: the registry, the SQLite online store, and the
-parquet tables below ``offline``. Opening it only reads; ``build_feature_store``, ``materialise``
-and the ``publish_`` functions write. A training row and a served row have the same columns in the
-same order, so one model reads both.
+parquet tables below ``offline``. Opening it only reads; ``build_feature_store`` and ``materialise``
+write. A training row and a served row have the same columns in the same order, so one model reads
+both.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ from features.definitions import (
 )
 from features.fraud import FeatureSet, select_features
 from features.fraud_history import compute_history, to_microseconds
+from features.fraud_online import make_requests
 from features.fraud_state import (
     EVENT_STATES,
     build_event_states,
     build_label_states,
-    make_events,
-    make_requests,
-    merge_events,
 )
 
 
@@ -175,46 +173,6 @@ def materialise(
         store.feast.materialize(instant - timedelta(seconds=1), instant, feature_views=names)
 
 
-def publish_transactions(store: FraudFeatureStore, transactions: pd.DataFrame) -> None:
-    """Add transactions to their entities' states; publishing one twice changes nothing.
-
-    Args:
-        store: An opened feature store.
-        transactions: New events, in any order. Empty is allowed.
-    """
-    for state, (key, retention) in EVENT_STATES.items():
-        if key not in transactions:
-            continue
-        with_key = transactions[transactions[key].notna()]
-        rows = {str(name): row for name, row in with_key.groupby(key, sort=False).indices.items()}
-        if not rows:
-            continue
-        events = make_events(with_key, state)
-        held = _read_states(store, state, list(rows))
-        merged = [
-            merge_events(before, events[row], retention=retention)
-            for before, row in zip(held, rows.values(), strict=True)
-        ]
-        _write_states(store, state, list(rows), merged)
-
-
-def publish_labels(
-    store: FraudFeatureStore, transactions: pd.DataFrame, labels: pd.DataFrame
-) -> None:
-    """Rebuild the label states from the labels that have arrived; a daily batch, idempotent.
-
-    Args:
-        store: An opened feature store.
-        transactions: All transactions the labels may speak of.
-        labels: All labels that had arrived.
-    """
-    for state, key in STATE_VIEWS.items():
-        if state in EVENT_STATES or key not in transactions:
-            continue
-        states = build_label_states(transactions, labels, state)
-        _write_states(store, state, states[key].tolist(), states[state].tolist())
-
-
 def read_training_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
     """Read the features of past transactions, each as of its own time (point-in-time join).
 
@@ -316,22 +274,6 @@ def _build_state(transactions: pd.DataFrame, labels: pd.DataFrame, state: str) -
 def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     with write_whole(folder / OFFLINE_FOLDER / f"{name}.parquet") as part:
         table.to_parquet(part, index=False, coerce_timestamps="us")
-
-
-def _read_states(store: FraudFeatureStore, state: str, entities: list[str]) -> list[bytes | None]:
-    found = store.feast.get_online_features(
-        features=[f"{state}_state:{state}"], entity_rows={STATE_VIEWS[state]: entities}
-    )
-    states: list[bytes | None] = found.to_dict()[state]
-    return states
-
-
-def _write_states(
-    store: FraudFeatureStore, state: str, entities: list[str], states: list[bytes]
-) -> None:
-    rows = pd.DataFrame({STATE_VIEWS[state]: entities, state: states})
-    rows["event_time"] = pd.Timestamp.now(tz="UTC")
-    store.feast.write_to_online_store(f"{state}_state", df=rows)
 
 
 def _assemble(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpx
 import pandas as pd
 
-from features.fraud import CONTRACT_COLUMNS
+from data.fraud_columns import TRANSACTION_COLUMNS
 
+PROMOTION_TIMEOUT_SECONDS = 30.0
 ANSWER_COLUMNS = ("transaction_id", "score", "decision", "model_version", "degraded_reason")
 
 
@@ -30,7 +32,7 @@ def build_messages(transactions: pd.DataFrame) -> list[dict[str, Any]]:
     messages = []
     for row in range(len(transactions)):
         present = {name: column[row] for name, column in columns.items() if column[row] is not None}
-        message = {name: present.pop(name) for name in CONTRACT_COLUMNS if name in present}
+        message = {name: present.pop(name) for name in TRANSACTION_COLUMNS if name in present}
         messages.append({**message, "extra": present} if present else message)
     return messages
 
@@ -92,3 +94,21 @@ def _predict_batch(client: httpx.Client, messages: list[dict[str, Any]]) -> list
     if [prediction["transaction_id"] for prediction in predictions] != sent:
         raise ValueError(f"the service at {client.base_url} answered other transactions than sent")
     return predictions
+
+
+def wait_for_version(url: str, wanted: str) -> dict[str, Any]:
+    """Wait until the running service answers with a version; say how long that took.
+
+    Raises:
+        ValueError: If it does not within ``PROMOTION_TIMEOUT_SECONDS``.
+    """
+    started = time.perf_counter()
+    while time.perf_counter() - started < PROMOTION_TIMEOUT_SECONDS:
+        answer = httpx.get(f"{url}/model", timeout=5.0, trust_env=False).json()
+        if answer["model_version"] == wanted:
+            return {"version": wanted, "seconds": round(time.perf_counter() - started, 2)}
+        time.sleep(0.1)
+    raise ValueError(
+        f"the service at {url} still answers with version {answer['model_version']}, not {wanted};"
+        f" it refused: {answer['refused']}"
+    )

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
-from features.fraud import CONTRACT_COLUMNS
+from data.fraud_columns import TRANSACTION_COLUMNS
 from serving.body_limit import BodyLimitMiddleware
 from serving.fraud_messages import (
     PredictBatchRequest,
@@ -103,7 +103,7 @@ class FraudService:
             stamp_file=get_store_folder(config.runs) / "features.json",
         )
         self.max_batch_rows = config.serving.max_batch_rows
-        self.extra = list_extra_columns(store.feature_set, contract=CONTRACT_COLUMNS)
+        self.extra = list_extra_columns(store.feature_set, contract=TRANSACTION_COLUMNS)
         self.log = PredictionLog(
             get_prediction_folder(config.runs),
             flush_seconds=config.serving.log_flush_seconds,

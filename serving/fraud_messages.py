@@ -25,8 +25,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from data.fraud_columns import TRANSACTION_COLUMNS
 from data.fraud_contract import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT
-from features.fraud import CONTRACT_COLUMNS
 from serving.prediction_log import Decision
 
 MAX_REPORTED_ERRORS = 20
@@ -194,7 +194,7 @@ def build_transactions(
         ``datetime64[us, UTC]``, absent text as None, absent numbers as NaN), then ``extra``'s.
     """
     columns: dict[str, object] = {}
-    for name in CONTRACT_COLUMNS:
+    for name in TRANSACTION_COLUMNS:
         columns[name] = [getattr(message, name) for message in messages]
     times = [message.event_time.replace(tzinfo=None) for message in messages]
     columns["event_time"] = pd.DatetimeIndex(np.array(times, dtype="datetime64[us]"), tz="UTC")

@@ -180,7 +180,8 @@ def _fit_network(rows: TrainingRows, budget: Budget, parameters: Mapping[str, An
         scores = _judge_folds("pytorch", lambda x, y: fit(x, y).content, rows.folds)
         network = fit(rows.train.matrix, rows.train.is_fraud)
     curves = {"train_loss": network.train_losses, "valid_loss": network.valid_losses}
-    return _Fit(network.content, asdict(settings), scores, curves)
+    plain = {**asdict(settings), "hidden_sizes": list(settings.hidden_sizes)}  # as JSON has it
+    return _Fit(network.content, plain, scores, curves)
 
 
 _FITS = {

@@ -238,8 +238,8 @@ def trace_calibration(is_fraud: Booleans, scores: Floats) -> dict[str, list[floa
     """
     ranked = np.argsort(scores, kind="stable")
     scores, is_fraud = scores[ranked], is_fraud[ranked]
-    mass = scores.cumsum() / max(float(scores.sum()), 1e-300)
-    bins = np.unique(np.ceil(mass * NUM_RELIABILITY_BINS), return_inverse=True)[1]
+    edges = np.arange(1, NUM_RELIABILITY_BINS) / NUM_RELIABILITY_BINS * scores.sum()
+    bins = np.unique(np.searchsorted(edges, scores.cumsum()), return_inverse=True)[1]
     sizes = np.bincount(bins)
     return {
         "probability": (np.bincount(bins, weights=scores) / sizes).tolist(),

@@ -10,6 +10,7 @@ MLflow is imported when it is first needed, after the environment says: no telem
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import shutil
@@ -83,23 +84,24 @@ def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding
     Returns:
         The run's id.
     """
-    from mlflow.entities import Metric, Param, RunTag
-
+    entities = _import_mlflow("mlflow.entities")
     client = _open_client(get_database_path(runs))
     run = client.create_run(_find_experiment(client, get_database_path(runs)), run_name=record.name)
     run_id: str = run.info.run_id
     now_ms = int(run.info.start_time)
-    single = [Metric(name, value, now_ms, 0) for name, value in record.metrics.items()]
+    single = [entities.Metric(name, value, now_ms, 0) for name, value in record.metrics.items()]
     curves = [
-        Metric(name, value, now_ms, step)
+        entities.Metric(name, value, now_ms, step)
         for name, values in record.curves.items()
         for step, value in enumerate(values)
     ]
     client.log_batch(
         run_id,
         metrics=[*single, *curves],
-        params=[Param(name, str(value)) for name, value in record.parameters.items()],
-        tags=[RunTag(name, text) for name, text in {**_find_commit(), **record.tags}.items()],
+        params=[entities.Param(name, str(value)) for name, value in record.parameters.items()],
+        tags=[
+            entities.RunTag(name, text) for name, text in {**_find_commit(), **record.tags}.items()
+        ],
     )
     for name, svg in record.pictures.items():
         client.log_text(run_id, svg, f"pictures/{name}.svg")
@@ -122,12 +124,11 @@ def register(runs: Path, run_id: str) -> str:
     Returns:
         The version, "1" for the first.
     """
-    from mlflow.exceptions import MlflowException
-
+    exceptions = _import_mlflow("mlflow.exceptions")
     client = _open_client(get_database_path(runs))
     try:
         client.create_registered_model(MODEL_NAME)
-    except MlflowException as error:
+    except exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
@@ -177,11 +178,10 @@ def get_database_path(runs: Path) -> Path:
 def _look_up(database: Path, change_counter: bytes) -> dict[str, str]:
     """Read all aliases; ``change_counter`` is what makes an old answer stale."""
     del change_counter
-    from mlflow.exceptions import MlflowException
-
+    exceptions = _import_mlflow("mlflow.exceptions")
     try:
         model = _open_client(database).get_registered_model(MODEL_NAME)
-    except MlflowException as error:
+    except exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return {}
@@ -206,18 +206,19 @@ def _find_folder(database: Path, version: str) -> Path:
 
 
 @functools.cache
-def _import_mlflow() -> Any:  # noqa: ANN401 - a module without types
+def _import_mlflow(name: str) -> Any:  # noqa: ANN401 - a module without types
     os.environ.update(ENVIRONMENT)
-    import mlflow
-
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
+        module = importlib.import_module(name)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each table it makes
-    return mlflow
+    return module
 
 
 @functools.cache
 def _open_client(database: Path) -> Any:  # noqa: ANN401 - a class without types
     """Connect once per process; the first time in a folder, MLflow makes its tables."""
-    mlflow = _import_mlflow()
+    mlflow = _import_mlflow("mlflow")
     uri = f"sqlite:///{database}"
     database.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), _show_first_time(database):
@@ -241,28 +242,26 @@ def _find_experiment(client: Any, database: Path) -> str:  # noqa: ANN401 - as a
 
 def _save_model(folder: Path, *, artefact: Path, encoding: Encoding) -> None:
     """Write MLflow's model folder around an artefact: the loader's code, no serialised object."""
-    mlflow = _import_mlflow()
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
+    pyfunc, models = _import_mlflow("mlflow.pyfunc"), _import_mlflow("mlflow.models")
+    types = _import_mlflow("mlflow.types")
     code = Path(__file__).parent
     staged = Path(shutil.copytree(artefact, folder.parent / ARTEFACT_FOLDER))  # MLflow keeps names
     inputs = [
-        ColSpec("string" if name in encoding.vocabularies else "double", name, required=False)
+        types.ColSpec("string" if name in encoding.vocabularies else "double", name, required=False)
         for name in encoding.features
     ]
-    output = TensorSpec(np.dtype("float64"), (-1,), "score")
+    output = types.TensorSpec(np.dtype("float64"), (-1,), "score")
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", ".*input example was not provided"
         )  # there is a signature
-        mlflow.pyfunc.save_model(
+        pyfunc.save_model(
             path=str(folder),
             loader_module="training.pyfunc",
             data_path=str(staged),
             code_paths=[str(code), str(code.parent / "configs")],
             pip_requirements=[f"{name}=={find_package_version(name)}" for name in SERVING_PACKAGES],
-            signature=ModelSignature(inputs=Schema(inputs), outputs=Schema([output])),
+            signature=models.ModelSignature(types.Schema(inputs), types.Schema([output])),
         )
 
 

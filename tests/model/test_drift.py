@@ -83,6 +83,11 @@ def current() -> pd.DataFrame:
     return simulate(days=range(30, 33), seed=1)
 
 
+def keep(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Some columns only: only those in the window are compared, and Evidently is slow."""
+    return rows[["event_time", *names]]
+
+
 def pick(verdict: DriftVerdict, name: str) -> ColumnDrift:
     return next(feature for feature in verdict.features if feature.column == name)
 
@@ -121,7 +126,7 @@ def test_an_unchanged_window_is_quiet_and_a_shifted_one_is_not(reference, curren
 
 
 def test_a_window_without_a_weekend_is_no_drift_of_the_weekend_flag(reference):
-    weekdays = simulate(days=range(32, 35), seed=2)
+    weekdays = keep(simulate(days=range(32, 35), seed=2), "is_weekend")
     assert not weekdays["is_weekend"].any()
     assert "is_weekend" not in measure(weekdays, reference).drifted
 
@@ -149,7 +154,7 @@ def test_too_few_rows_are_never_drift(reference):
 
 
 def test_rows_above_the_maximum_are_sampled_the_same_way_each_time(reference):
-    moved = simulate(days=range(30, 36), seed=1)
+    moved = keep(simulate(days=range(30, 36), seed=1), "amount_log")
     first, second = measure(moved, reference), measure(moved, reference)
     assert first.num_rows == 2000
     assert first == second
@@ -165,7 +170,7 @@ def test_an_empty_column_is_left_out_with_the_reason(reference, current):
 
 
 def test_a_nearly_empty_column_is_left_out(reference, current):
-    sparse = current.assign(is_new=current["is_new"].where(current.index < 99))
+    sparse = keep(current, "is_new").assign(is_new=lambda rows: rows["is_new"].head(99))
     assert "99 values" in measure(sparse, reference).excluded["is_new"]
 
 
@@ -177,22 +182,22 @@ def test_a_window_without_any_usable_column_is_no_drift(reference, current):
 
 
 def test_a_column_the_reference_lacks_values_of_is_left_out(reference, current):
-    verdict = measure(current, reference.assign(is_new=np.nan))
+    verdict = measure(keep(current, "is_new"), reference.assign(is_new=np.nan))
     assert verdict.excluded == {
         "is_new": "too few values in the reference to calibrate a threshold"
     }
 
 
 def test_infinities_count_as_missing(reference, current):
-    broken = current.copy()
-    broken.loc[broken.index % 10 == 0, "amount_log"] = np.inf
-    missing = current.copy()
-    missing.loc[missing.index % 10 == 0, "amount_log"] = np.nan
+    broken, missing = (
+        keep(current).assign(amount_log=current["amount_log"].where(current.index % 10 > 0, value))
+        for value in (np.inf, np.nan)
+    )
     assert measure(broken, reference) == measure(missing, reference)
 
 
 def test_a_constant_column_is_no_drift_while_it_stays(reference, current):
-    verdict = measure(current.assign(is_new=1.0), reference.assign(is_new=1.0))
+    verdict = measure(keep(current).assign(is_new=1.0), reference.assign(is_new=1.0))
     assert pick(verdict, "is_new").value == 0
     assert "is_new" not in verdict.drifted
 
@@ -218,7 +223,8 @@ def test_nearly_equal_shares_are_no_drift_though_rounding_makes_their_distance_n
 
 
 def test_a_category_never_seen_before_is_drift(reference, current):
-    strange = current.assign(card_type=current["card_type"].where(current.index % 4 > 0, "virtual"))
+    cards = current["card_type"].where(current.index % 4 > 0, "virtual")
+    strange = keep(current).assign(card_type=cards)
     assert "card_type" in measure(strange, reference).drifted
 
 
@@ -235,18 +241,19 @@ def test_of_very_many_categories_the_rare_ones_are_taken_together(reference, cur
         .value_counts()[[*kept, "rare"]]
         for rows in (before, now)
     ]
-    measured = pick(measure(now, before), "card_type")
+    measured = pick(measure(keep(now, "card_type"), before), "card_type")
     assert measured.value == pytest.approx(jensenshannon(*shares))
     assert not measured.is_drifted
 
 
 def test_a_few_giants_are_no_drift(reference, current):
-    giants = current.copy()
+    giants = keep(current, "merchant_amount_mean_30d").copy()
     giants.loc[giants.index[:3], "merchant_amount_mean_30d"] = 1e9
     assert "merchant_amount_mean_30d" not in measure(giants, reference).drifted
 
 
 def test_the_frames_are_not_modified(reference, current):
+    current = keep(current, "amount_log", "card_type")
     before, reference_before = current.copy(), reference.copy()
     measure(current, reference)
     pd.testing.assert_frame_equal(current, before)

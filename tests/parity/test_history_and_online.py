@@ -5,9 +5,8 @@ import pandas as pd
 
 from features.fraud_replay import recompute_features
 from features.fraud_state import SLACK
+from features.publish import publish_labels, publish_transactions
 from features.store import (
-    publish_labels,
-    publish_transactions,
     read_online_features,
     read_training_features,
 )

@@ -19,10 +19,10 @@ import pytest
 
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
+from features.publish import publish_transactions
 from features.store import (
     get_store_folder,
     open_feature_store,
-    publish_transactions,
     read_online_features,
     run_features,
 )

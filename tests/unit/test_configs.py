@@ -48,7 +48,7 @@ def test_a_missing_section_is_an_error_that_names_it(tmp_path):
         ("data.start_time", "2026-01-01T00:00:00"),  # no time zone
         ("training.num_folds", 0),
         ("serving.port", 70_000),
-        ("features.prior_strength", 0),
+        ("training.costs.review_fee", -1),
         ("profile", "stack"),
     ],
 )

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.fraud_columns import TRANSACTION_COLUMNS
 from features.fraud import (
-    CONTRACT_COLUMNS,
     DERIVED,
     NEEDS,
     amount_to_merchant_mean,
@@ -135,7 +135,7 @@ def test_every_function_is_reached_from_the_request_and_the_windows():
 
 
 def test_a_full_transaction_drops_nothing():
-    transactions = pd.DataFrame(columns=list(CONTRACT_COLUMNS))
+    transactions = pd.DataFrame(columns=list(TRANSACTION_COLUMNS))
     chosen = select_features(transactions)
     assert chosen.dropped == {}
     assert chosen.names == tuple(NEEDS)

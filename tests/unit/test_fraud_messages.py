@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from features.fraud import CONTRACT_COLUMNS
+from data.fraud_columns import TRANSACTION_COLUMNS
 from serving.fraud_messages import (
     MAX_LISTED_ERRORS,
     MAX_REPORTED_ERRORS,
@@ -39,7 +39,7 @@ def find_wrong_fields(body: str) -> set[tuple[str | int, ...]]:
 
 
 def test_the_fields_of_a_message_are_the_columns_of_the_contract_and_extra():
-    assert set(Transaction.model_fields) == {*CONTRACT_COLUMNS, "extra"}
+    assert set(Transaction.model_fields) == {*TRANSACTION_COLUMNS, "extra"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_time_in_another_zone_becomes_the_same_instant_in_utc():
 def test_rows_have_every_column_with_none_or_nan_for_what_was_not_sent():
     messages = [read(), read(transaction_id="t2", ip="10.0.0.1", latitude=1.5, extra={"V1": 2})]
     rows = build_transactions(messages, extra={"V1": False, "bank": True})
-    assert rows.columns.tolist() == [*CONTRACT_COLUMNS, "V1", "bank"]
+    assert rows.columns.tolist() == [*TRANSACTION_COLUMNS, "V1", "bank"]
     assert rows["transaction_id"].tolist() == ["t1", "t2"]
     assert rows["ip"].tolist() == [None, "10.0.0.1"]
     assert rows["bank"].tolist() == [None, None]

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from features.fraud_online import compute_online
 from features.fraud_state import (
     CUSTOMER_EVENT,
     MERCHANT_EVENT,
     SLACK,
-    compute_online,
     encode_id,
     encode_ids,
     make_events,

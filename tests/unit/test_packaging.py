@@ -72,7 +72,9 @@ def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony
-    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     listed = [line.split()[1] for line in printed.splitlines()]
     assert sorted(listed) == sorted(phony[1].split())
 

@@ -1,0 +1,218 @@
+"""The stage as a whole, on a world small enough to train on three times."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs.files import read_json
+from configs.schema import load_fraud_config
+from data.fraud import load_labels, load_transactions, run_data
+from data.fraud_contract import CheckedTransactions
+from features.store import run_features
+from training import fraud_material
+from training.artefact import load_artefact, load_reference
+from training.fraud import run_train
+from training.leakage import LeakAlarm
+from training.registry import get_champion, get_model
+from training.scorers import MODEL_FILES
+
+TINY = {
+    "data.size": "tiny",
+    "data.sizes.tiny": {"num_customers": 150, "num_merchants": 60, "num_days": 90},
+    "training.warm_up_days": 10,
+    "training.train_days": 45,
+    "training.num_folds": 1,
+    "training.num_trials": 2,
+    "training.max_epochs": 3,
+    "training.num_bootstrap": 20,
+}
+METRICS = {
+    "average_precision",
+    "roc_auc",
+    "recall_at_low_fpr",
+    "card_precision_at_100",
+    "brier_score",
+    "expected_calibration_error",
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A small world with features, not trained on yet."""
+    runs = tmp_path_factory.mktemp("tiny") / "runs"
+    config = load_fraud_config(changes={**TINY, "runs": str(runs)})
+    run_data(config)
+    run_features(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def result(config):
+    return run_train(config)
+
+
+@pytest.fixture(scope="module")
+def retrained(config, result):
+    return run_train(config, only="lightgbm", params=result["models"]["lightgbm"]["parameters"])
+
+
+def test_every_model_and_baseline_has_every_metric(result):
+    assert set(result["models"]) == set(MODEL_FILES)
+    assert set(result["baselines"]) == {"constant", "amount_rule"}
+    for metrics in (*result["models"].values(), *result["baselines"].values()):
+        assert set(metrics) >= METRICS
+        assert set(metrics) >= {f"{name}_interval" for name in METRICS}
+
+
+def test_the_result_is_json_without_nan(result):
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_every_model_beats_the_constant(result):
+    constant = result["baselines"]["constant"]["average_precision"]
+
+    for metrics in result["models"].values():
+        assert metrics["average_precision"] > 2 * constant
+
+
+def test_the_folds_decide_and_not_the_test_period(result):
+    by_folds = {name: m["fold_average_precision"] for name, m in result["models"].items()}
+
+    assert result["champion"]["name"] == max(by_folds, key=by_folds.get)
+    assert result["comparison"]["of"] == result["champion"]["name"]
+
+
+def test_the_first_best_model_is_the_champion_and_the_next_one_challenges_it(
+    config, result, retrained
+):
+    assert (result["champion"]["version"], result["challenger"]) == ("1", None)
+    assert retrained["champion"] == result["champion"]
+    assert retrained["challenger"] == {"name": "lightgbm", "version": "2"}
+    assert get_champion(config.runs)[0] == "1"
+    assert get_model(config.runs, "challenger")[0] == "2"
+
+
+def test_retraining_with_the_same_parameters_on_the_same_rows_gives_the_same_model(
+    config, retrained
+):
+    first = config.runs / "training" / "models" / "lightgbm" / "model.txt"
+    again = config.runs / "training" / "retrained" / "models" / "lightgbm" / "model.txt"
+
+    assert first.read_bytes() == again.read_bytes()
+    assert set(retrained["models"]) == {"lightgbm"}
+
+
+def test_the_registered_champion_is_the_artefact_that_was_written(config, result):
+    folder = get_champion(config.runs)[1]
+    written = config.runs / "training" / "models" / result["champion"]["name"]
+
+    assert read_json(folder / "manifest.json") == read_json(written / "manifest.json")
+    assert load_artefact(folder).spec.metrics["average_precision"] == pytest.approx(
+        result["models"][result["champion"]["name"]]["average_precision"]
+    )
+
+
+def test_every_kind_of_artefact_loads_and_explains_itself(config, result):
+    for kind in result["models"]:
+        folder = config.runs / "training" / "models" / kind
+        artefact, reference = load_artefact(folder), load_reference(folder)
+
+        np.testing.assert_allclose(
+            artefact.predict(reference), reference["score"], rtol=0, atol=1e-6
+        )
+        (reasons,) = artefact.explain(reference.head(1), top=3)
+        assert len(reasons) == 3
+        assert "amount_log" in artefact.spec.request_features
+        assert "customer_tx_count_7d" not in artefact.spec.request_features
+
+
+def test_the_reference_is_later_than_every_row_a_model_was_fitted_on(config, result):
+    reference = load_reference(get_champion(config.runs)[1])
+
+    assert reference["event_time"].min() >= pd.Timestamp(result["split"]["train"]["end_time"])
+
+
+def test_the_curves_and_pictures_are_where_the_result_says(config, result):
+    report = read_json(config.runs / "training" / "report.json")
+    names = {path.name for path in (config.runs / "training").glob("*.svg")}
+
+    assert set(report["precision_recall"]) == {*MODEL_FILES, "constant", "amount_rule"}
+    assert set(report["models"]["pytorch"]) == {
+        "calibration",
+        "cost",
+        "feature_importance",
+        "training_curves",
+    }
+    assert names == {
+        "precision_recall.svg",
+        "calibration.svg",
+        "cost.svg",
+        "feature_importance.svg",
+        "training_curves.svg",
+    }
+    assert names <= {path.rsplit("/", 1)[-1] for path in result["wrote"]}
+
+
+def test_training_in_the_past_is_training_without_the_future(config, tmp_path):
+    """Everything after ``now`` is removed; features, split and model must not notice."""
+    now = pd.Timestamp("2026-03-25", tz="UTC")
+    transactions, labels = load_transactions(config.runs), load_labels(config.runs)
+    past = config.model_copy(update={"runs": tmp_path / "runs"})
+    save_past(past, transactions, labels, now=now)
+
+    with_future = run_train(config, now=now, only="logistic_regression")
+    without = run_train(past, now=now, only="logistic_regression")
+
+    kept = ("models", "baselines", "split", "operating_point")
+    assert {name: with_future[name] for name in kept} == {name: without[name] for name in kept}
+
+
+def save_past(config, transactions, labels, *, now):
+    from data.fraud import save_checked
+
+    known = labels[labels["label_time"] <= now]
+    checked = CheckedTransactions(
+        transactions[transactions["event_time"] < now].reset_index(drop=True),
+        known.reset_index(drop=True),
+        pd.DataFrame({"source": pd.Series(dtype=object), "reason": pd.Series(dtype=object)}),
+    )
+    save_checked(checked, runs=config.runs, origin={})
+    run_features(config)
+
+
+def test_a_feature_that_knows_the_future_stops_the_run(config, monkeypatch):
+    honest = fraud_material.read_training_features
+
+    def peek(store, transactions):
+        features = honest(store, transactions)
+        following = features["event_time"].shift(-1) - features["event_time"]
+        return features.assign(customer_tx_count_1h=following.dt.total_seconds())
+
+    monkeypatch.setattr(fraud_material, "read_training_features", peek)
+
+    with pytest.raises(LeakAlarm, match=r"customer_tx_count_1h .* computed after the event"):
+        run_train(config, only="lightgbm")
+
+
+def test_an_unknown_kind_of_model_is_an_error_that_lists_the_known_ones(config):
+    with pytest.raises(ValueError, match="'forest'; it must be one of: logistic_regression, light"):
+        run_train(config, only="forest")
+
+
+def test_parameters_without_a_kind_are_an_error(config):
+    with pytest.raises(ValueError, match="say which with only"):
+        run_train(config, params={"num_trees": 3})
+
+
+def test_training_before_there_is_data_says_what_to_run(tmp_path):
+    config = load_fraud_config(changes={"runs": str(tmp_path)})
+
+    with pytest.raises(FileNotFoundError, match="throughline fraud data"):
+        run_train(config)
+
+
+def test_a_history_that_is_too_short_says_so(config):
+    with pytest.raises(ValueError, match="the history is too short"):
+        run_train(config, now=pd.Timestamp("2026-02-10", tz="UTC"))
