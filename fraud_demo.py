@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,8 @@ def run_demo(
     )
     store = open_feature_store(config.runs)
     served = _serve(config, calendar, story, history=history, labels=labels, store=store)
+    if is_simulated:
+        story.tell(calendar.change, "The world changes", _describe_change(config))
     with story.step("parity"):
         parity = measure_parity(config.runs, store, history)
     summary = {
@@ -162,7 +165,7 @@ def run_demo(
         "operating_point": trained["operating_point"],
         "parity": parity,
         **served,
-        "timeline": story.timeline,
+        "timeline": sorted(story.timeline, key=itemgetter("time")),
         "dropped_features": built["dropped"],
         "notes": _list_limits(is_simulated),
         "environment": describe_environment(),
@@ -196,7 +199,7 @@ def _serve(
             quiet = run_monitor(
                 config, now=calendar.change, since=calendar.serve, until=calendar.change
             )
-        story.tell(calendar.change, "Before the change", _describe_decision(quiet))
+        story.tell(calendar.change, "First report", _describe_decision(quiet))
         with story.step("replay"):
             replay(since=calendar.change, until=calendar.replayed)
         with story.step("monitoring and retraining"):
@@ -208,7 +211,12 @@ def _serve(
                 until=calendar.replayed,
                 train=run_train,
             )
-        story.tell(calendar.replayed, "After the change", _describe_decision(alarmed))
+        story.tell(
+            calendar.present,
+            "After the change, once labels had matured",
+            f"of {calendar.change:%Y-%m-%d} to {calendar.replayed:%Y-%m-%d}: "
+            + _describe_decision(alarmed),
+        )
         seen = None
         if alarmed["retrain"]["promoted"]:
             seen = wait_for_version(url, alarmed["retrain"]["version"])
@@ -287,6 +295,13 @@ def _schedule_change(config: FraudConfig) -> FraudConfig:
     change = WorldChange(day=day, **config.demo.change.model_dump())
     data = config.data.model_copy(update={"changes": (*config.data.changes, change)})
     return config.model_copy(update={"data": data})
+
+
+def _describe_change(config: FraudConfig) -> str:
+    change = config.demo.change
+    factors = {"volume": change.volume_factor, "amounts": change.amount_factor}
+    named = {**factors, **change.pattern_factors}
+    return ", ".join(f"{name} x {value:g}" for name, value in named.items() if value != 1)
 
 
 def _describe_decision(result: dict[str, Any]) -> str:

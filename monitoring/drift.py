@@ -247,7 +247,7 @@ def _run_evidently(
             num_method=NUMERIC_STATISTIC,
             cat_method=CATEGORICAL_STATISTIC,
             per_column_threshold={name: thresholds[name] for name in features},
-            drift_share=0.5,
+            drift_share=limits.min_drifted_features / len(features),
         )
     ]
     if SCORE in thresholds:

@@ -141,6 +141,7 @@ def test_evidently_reports_the_same_thresholds_and_verdict(tmp_path, reference):
         assert shown[feature.column]["config"]["threshold"] == pytest.approx(feature.threshold)
         assert shown[feature.column]["config"]["method"] == feature.statistic
     assert metrics[0]["value"]["count"] == len(verdict.drifted)
+    assert metrics[0]["config"]["drift_share"] == pytest.approx(2 / 6)
     html = (tmp_path / "report.html").read_text()
     assert "<script src" not in html
     assert "<link" not in html

@@ -24,7 +24,7 @@ TINY = {
     "training.warm_up_days": 10,
     "training.train_days": 45,
     "training.num_folds": 1,
-    "training.num_trials": 2,
+    "training.num_trials": 1,
     "training.max_epochs": 3,
     "training.num_bootstrap": 20,
 }
