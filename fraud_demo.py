@@ -22,10 +22,8 @@ import pandas as pd
 
 from configs.environment import describe_environment
 from configs.files import write_json
-from configs.progress import show_progress
 from configs.schema import FraudConfig, WorldChange
 from data.fraud import load_labels, load_transactions, run_data
-from features.publish import publish_labels, publish_transactions
 from features.store import (
     FraudFeatureStore,
     materialise,
@@ -33,10 +31,11 @@ from features.store import (
     run_features,
 )
 from monitoring.fraud import run_monitor
-from monitoring.parity import measure_parity
+from monitoring.parity import check_parity, measure_parity
 from monitoring.report import write_demo_page
-from serving.client import replay_transactions, wait_for_version
+from serving.client import wait_for_version
 from serving.loadtest import run_load
+from serving.replay import replay_history
 from serving.server import find_free_port, start_service
 from training.fraud import run_train
 
@@ -119,6 +118,8 @@ def run_demo(
         ValueError: If ``runs`` holds files that no demo wrote, or the history is too short.
     """
     started = time.perf_counter()
+    if config.serving.workers != 1:
+        raise ValueError("the demo watches one worker take a promotion up: set serving.workers=1")
     clear_earlier_demo(config.runs)
     story = Story()
     with story.step("data"):
@@ -162,15 +163,19 @@ def run_demo(
         "models": trained["models"],
         "baselines": trained["baselines"],
         "champion": champion,
+        "comparison": trained["comparison"],
+        "patterns": trained["patterns"],
+        "slices": trained["slices"],
         "operating_point": trained["operating_point"],
         "parity": parity,
         **served,
         "timeline": sorted(story.timeline, key=itemgetter("time")),
-        "dropped_features": built["dropped"],
+        "dropped_features": {**built["dropped"], **trained["dropped"]},
         "notes": _list_limits(is_simulated),
         "environment": describe_environment(),
     }
     write_json(config.runs / "summary.json", summary)
+    check_parity(parity)
     write_demo_page(config.runs / "report.html", summary=summary, figures=_read_figures(config))
     return {
         **summary,
@@ -190,7 +195,7 @@ def _serve(
 ) -> dict[str, Any]:
     """Serve, replay, load, monitor, retrain and see the promotion, against one running service."""
     with start_service(config, port=find_free_port(config.serving.host)) as url:
-        replay = partial(_replay, url, store=store, history=history, labels=labels)
+        replay = partial(replay_history, url, store=store, transactions=history, labels=labels)
         with story.step("replay"):
             replay(since=calendar.serve, until=calendar.change)
         with story.step("load"):
@@ -241,37 +246,6 @@ def _serve(
     }
 
 
-def _replay(
-    url: str,
-    *,
-    store: FraudFeatureStore,
-    history: pd.DataFrame,
-    labels: pd.DataFrame,
-    since: pd.Timestamp,
-    until: pd.Timestamp,
-) -> pd.DataFrame:
-    """Score a stretch of history over HTTP, hour by hour; the store knows each hour as it comes.
-
-    An hour's events are published before they are scored: windows are strictly past, so a
-    transaction sees those before it and neither itself nor what follows.
-    """
-    rows = history[(history["event_time"] >= since) & (history["event_time"] < until)]
-    hours = [hour for _, hour in rows.groupby(rows["event_time"].dt.floor("h"))]
-    published_day = None
-
-    def publish(hour: pd.DataFrame) -> None:
-        nonlocal published_day
-        day = hour["event_time"].iloc[0].normalize()
-        if day != published_day:
-            publish_labels(store, history, labels[labels["label_time"] < day])
-            published_day = day
-        publish_transactions(store, hour)
-        advance(1)
-
-    with show_progress(f"Replaying {len(rows):,} transactions", total=len(hours)) as advance:
-        return replay_transactions(url, hours, before_slice=publish)
-
-
 def clear_earlier_demo(runs: Path) -> None:
     """Remove what an earlier demo left, finished or not; touch nothing else.
 
@@ -283,9 +257,13 @@ def clear_earlier_demo(runs: Path) -> None:
         raise ValueError(
             f"{runs} holds files that no demo wrote; name an empty or new folder with --runs"
         )
-    shutil.rmtree(runs, ignore_errors=True)
-    runs.mkdir(parents=True)
+    runs.mkdir(parents=True, exist_ok=True)
     marker.write_text("This folder is rewritten by each `throughline fraud demo`.\n")
+    for item in runs.iterdir():
+        if item.is_dir():
+            shutil.rmtree(item)
+        elif item != marker:
+            item.unlink()
 
 
 def _schedule_change(config: FraudConfig) -> FraudConfig:
@@ -310,7 +288,7 @@ def _describe_decision(result: dict[str, Any]) -> str:
 
 
 def _pick_load(load: dict[str, Any]) -> dict[str, Any]:
-    names = ("requests", "errors", "qps", "p50_ms", "p99_ms", "connections")
+    names = ("requests", "errors", "qps", "p50_ms", "p99_ms", "connections", "degraded", "caveat")
     return {name: load[name] for name in names if name in load}
 
 
@@ -326,6 +304,8 @@ def _list_limits(is_simulated: bool) -> list[str]:
         "The load run is closed loop on the same cores as the service: it finds a rate, and"
         " understates latency above it.",
         "Serving goes through BentoML's typed API and Feast's SDK, the documented default.",
+        "The folds that chose the champion also tuned LightGBM, while the other two were fitted"
+        " with fixed settings; the test period was not used for either.",
     ]
     if is_simulated:
         limits.append("The world is simulated: its patterns are documented in data/fraud_world.py.")

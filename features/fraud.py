@@ -229,6 +229,14 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """Every feature, in the model's order, and the optional columns it cannot do without."""
 
 
+_INTERNAL_NAMES = {
+    *("score", "event_timestamp", "merchant_code", "device_code", "ip_code", "category_code"),
+    *(name for names in _INPUTS.values() for name in names),
+}
+RESERVED_NAMES = (_INTERNAL_NAMES | set(NEEDS)) - set(TRANSACTION_COLUMNS)
+"""What no column outside the contract may be called: features, their inputs, the model's answer."""
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """The features a set of transactions allows.
@@ -264,11 +272,20 @@ def select_features(transactions: pd.DataFrame) -> FeatureSet:
     Returns:
         Names in the model's order, and what had to be dropped.
 
+    Raises:
+        ValueError: If a column outside the contract has a name the features use themselves.
+
     >>> chosen = select_features(pd.DataFrame({"amount": [1.0], "age_of_account": [30.0]}))
     >>> chosen.names[-1], chosen.dropped["is_known_device"]
     ('age_of_account', 'needs column device_id')
     """
     dtypes = {str(name): dtype for name, dtype in transactions.dtypes.items()}
+    taken = sorted(set(dtypes) & RESERVED_NAMES)
+    if taken:
+        raise ValueError(
+            f"column {', '.join(taken)} has a name that the features use themselves;"
+            " rename it in your file, or drop it in the mapping"
+        )
     missing = {
         name: [column for column in needed if column not in dtypes]
         for name, needed in NEEDS.items()

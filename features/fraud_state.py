@@ -151,12 +151,10 @@ def build_event_states(transactions: pd.DataFrame, state: str) -> pd.DataFrame:
         state: One of ``EVENT_STATES``.
 
     Returns:
-        The key column and the state, one row per entity seen within the retention.
+        The key column and the state, one row per entity; each keeps what its own latest event says.
     """
     key, retention = EVENT_STATES[state]
-    times = transactions["event_time"]
-    recent = times >= times.max() - pd.Timedelta(microseconds=retention + SLACK)
-    kept = transactions[recent & transactions[key].notna()]
+    kept = transactions[transactions[key].notna()]
     events = make_events(kept, state)
     rows = kept.groupby(key, sort=False).indices
     return pd.DataFrame(
@@ -173,8 +171,8 @@ def build_label_states(
     """Build every entity's daily label counts; a second build from the same labels is the same."""
     key = LABEL_STATES[state]
     days = count_label_days(transactions, labels, key)
-    oldest = days["day_time_us"].max() - (RISK_WINDOW_DAYS + 1) * DAY
-    days = days[days["day_time_us"] >= oldest]
+    latest = days.groupby(key)["day_time_us"].transform("max")
+    days = days[days["day_time_us"] >= latest - (RISK_WINDOW_DAYS + 1) * DAY]
     records = np.zeros(len(days), LABEL_DAY)
     records["event_time"] = days["day_time_us"]
     records["num_labels"], records["num_frauds"] = days["num_labels"], days["num_frauds"]

@@ -8,6 +8,7 @@ both.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -25,7 +26,7 @@ from feast.repo_config import RegistryConfig, RepoConfig
 from configs.files import read_json, write_json, write_whole
 from configs.progress import show_progress
 from configs.schema import FraudConfig
-from data.fraud import load_labels, load_transactions
+from data.fraud import load_labels, load_summary, load_transactions, summary_path
 from features.definitions import (
     HISTORY_VIEWS,
     OFFLINE_FOLDER,
@@ -46,6 +47,8 @@ from features.fraud_state import (
     build_label_states,
 )
 
+STAMP = "features.json"
+
 
 @dataclass(frozen=True)
 class FraudFeatureStore:
@@ -54,12 +57,14 @@ class FraudFeatureStore:
     Attributes:
         feast: The Feast store itself.
         features: Which features it holds, in the model's order.
+        built_as_of: The instant its online half was built for, UTC.
         training_service: Point-in-time history.
         serving_service: Windows derived from states at the request's time.
     """
 
     feast: FeatureStore
     features: FeatureSet
+    built_as_of: pd.Timestamp
     training_service: FeatureService
     serving_service: FeatureService
 
@@ -74,57 +79,96 @@ def get_store_folder(runs: Path) -> Path:
     return runs / "feature_store"
 
 
+def get_stamp_file(runs: Path) -> Path:
+    """Return the file that is written last when a store is built: with it, the store is whole."""
+    return get_store_folder(runs) / STAMP
+
+
 def open_feature_store(runs: Path) -> FraudFeatureStore:
     """Open the feature store that ``throughline fraud features`` built.
 
     Raises:
         FileNotFoundError: If it was not built yet.
+        ValueError: If it was built from other transactions than ``runs`` now holds.
     """
-    folder = get_store_folder(runs)
-    if not (folder / "features.json").is_file():
-        raise FileNotFoundError(f"no feature store in {folder}; run `throughline fraud features`")
-    feast = _connect(folder)
+    stamp = get_stamp_file(runs)
+    if not stamp.is_file():
+        raise FileNotFoundError(
+            f"no feature store in {stamp.parent}; run `throughline fraud features`"
+        )
+    document = read_json(stamp)
+    if _hash_data(runs) not in (None, document["data"]):
+        raise ValueError(
+            f"the features in {stamp.parent} were built from other transactions than {runs} holds;"
+            " run `throughline fraud features`"
+        )
+    feast = _connect(stamp.parent)
     return FraudFeatureStore(
         feast=feast,
-        features=load_feature_set(runs),
+        features=FeatureSet(
+            names=tuple(document["names"]),
+            categorical=tuple(document["categorical"]),
+            dropped=document["dropped"],
+        ),
+        built_as_of=pd.Timestamp(document["as_of"]),
         training_service=feast.get_feature_service(TRAINING_SERVICE),
         serving_service=feast.get_feature_service(SERVING_SERVICE),
     )
 
 
-def load_feature_set(runs: Path) -> FeatureSet:
-    """Read which features the feature store of ``runs`` holds, in the model's order."""
-    document = read_json(get_store_folder(runs) / "features.json")
-    return FeatureSet(
-        names=tuple(document["names"]),
-        categorical=tuple(document["categorical"]),
-        dropped=document["dropped"],
-    )
-
-
 def build_feature_store(
-    runs: Path, transactions: pd.DataFrame, labels: pd.DataFrame
+    runs: Path, transactions: pd.DataFrame, labels: pd.DataFrame, *, as_of: pd.Timestamp
 ) -> FraudFeatureStore:
-    """Compute all window tables, write them, and register every Feast object.
+    """Compute all window tables, write them, register every Feast object, fill the online store.
+
+    The store is built beside its place and moved there when it is whole, so an interrupted build
+    leaves the store before it as it was.
 
     Args:
         runs: Output folder; the feature store in it is replaced.
         transactions: In the contract's columns, sorted by ``event_time``.
         labels: ``transaction_id, is_fraud, label_time``.
+        as_of: The instant the online store is for, UTC.
 
     Returns:
-        The opened store; its online half is empty until ``materialise``.
+        The opened store.
+
+    Raises:
+        ValueError: If a column outside the contract has the name of a feature.
     """
-    folder = get_store_folder(runs)
-    for stale in ("features.json", "registry.db", "online.db"):
-        (folder / stale).unlink(missing_ok=True)
+    features = select_features(transactions)
+    folder, place = runs / "feature_store.part", get_store_folder(runs)
+    shutil.rmtree(folder, ignore_errors=True)
     tables = compute_history(transactions, labels)
     for name, table in tables.items():
         _write_table(folder, name, table)
     for state in _states_of(transactions):
         _write_table(folder, f"{state}_state", _build_state(transactions, labels, state).head(0))
-    features = select_features(transactions)
     feast = _connect(folder)
+    _register(feast, tables, transactions, features)
+    _materialise(feast, transactions, labels, as_of=as_of)
+    write_json(
+        folder / STAMP,
+        {
+            "names": features.names,
+            "categorical": features.categorical,
+            "dropped": features.dropped,
+            "as_of": as_of.isoformat(),
+            "data": _hash_data(runs),
+        },
+    )
+    shutil.rmtree(place, ignore_errors=True)
+    folder.rename(place)
+    return open_feature_store(runs)
+
+
+def _register(
+    feast: FeatureStore,
+    tables: Mapping[str, pd.DataFrame],
+    transactions: pd.DataFrame,
+    features: FeatureSet,
+) -> None:
+    """Apply every Feast object these tables and columns call for."""
     entities = build_entities(transactions.columns)
     values = {
         name: [str(column) for column in table.columns.drop([*HISTORY_VIEWS[name], "event_time"])]
@@ -136,15 +180,6 @@ def build_feature_store(
     with warnings.catch_warnings():  # Feast calls on-demand views experimental at each apply
         warnings.filterwarnings("ignore", "On demand feature view", RuntimeWarning)
         feast.apply([*entities.values(), *history_views, *state_views, *services])
-    write_json(
-        folder / "features.json",
-        {
-            "names": features.names,
-            "categorical": features.categorical,
-            "dropped": features.dropped,
-        },
-    )
-    return open_feature_store(runs)
 
 
 def materialise(
@@ -157,20 +192,26 @@ def materialise(
     """Write every entity's state as of an instant to the online store.
 
     Args:
-        store: From ``build_feature_store`` or ``open_feature_store``.
+        store: From ``open_feature_store``.
         transactions: The history; rows at or after ``as_of`` are left out.
         labels: Those that had not arrived by ``as_of`` are left out.
         as_of: UTC.
     """
+    _materialise(store.feast, transactions, labels, as_of=as_of)
+
+
+def _materialise(
+    feast: FeatureStore, transactions: pd.DataFrame, labels: pd.DataFrame, *, as_of: pd.Timestamp
+) -> None:
     known = transactions[transactions["event_time"] < as_of]
     arrived = labels[labels["label_time"] < as_of]
     names = [f"{state}_state" for state in _states_of(transactions)]
     for state in _states_of(transactions):
         states = _build_state(known, arrived, state).assign(event_time=as_of)
-        _write_table(store.folder, f"{state}_state", states)
+        _write_table(Path(feast.config.repo_path), f"{state}_state", states)
     instant = as_of.to_pydatetime()
     with redirect_stdout(StringIO()):  # Feast reports on standard output, which is for results
-        store.feast.materialize(instant - timedelta(seconds=1), instant, feature_views=names)
+        feast.materialize(instant - timedelta(seconds=1), instant, feature_views=names)
 
 
 def read_training_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
@@ -223,15 +264,11 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
     """
     transactions, labels = load_transactions(config.runs), load_labels(config.runs)
     last = transactions["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
-    with show_progress("Computing windows", total=2) as advance:
-        store = build_feature_store(config.runs, transactions, labels)
-        advance(1)
-        materialise(store, transactions, labels, as_of=as_of or last)
-        advance(1)
-    features = load_feature_set(config.runs)
+    with show_progress("Computing windows"):
+        store = build_feature_store(config.runs, transactions, labels, as_of=as_of or last)
     return {
-        "features": list(features.names),
-        "dropped": features.dropped,
+        "features": list(store.features.names),
+        "dropped": store.features.dropped,
         "transactions": len(transactions),
         "as_of": str(as_of or last),
         "wrote": [str(get_store_folder(config.runs))],
@@ -255,6 +292,13 @@ def _connect(folder: Path) -> FeatureStore:
             entity_key_serialization_version=3,
         )
     )
+
+
+def _hash_data(runs: Path) -> str | None:
+    """Return the hash of the transactions in ``runs``, or ``None`` where no data stage ran."""
+    if not summary_path(runs).is_file():
+        return None
+    return str(load_summary(runs)["sha256"]["transactions.parquet"])
 
 
 def _join_keys() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 
 from features.store import FraudFeatureStore, read_training_features
 from serving.prediction_log import get_prediction_folder, load_predictions
+
+MAX_DIFFERENCE = 1e-9
 
 
 def measure_parity(
@@ -34,3 +37,17 @@ def measure_parity(
         "max_abs_difference": float(difference.max(initial=0.0)),
         "missing_mismatches": int(one_sided.sum()),
     }
+
+
+def check_parity(parity: Mapping[str, float]) -> None:
+    """Stop if what was served is not what history gives.
+
+    Raises:
+        ValueError: If a value differs by more than ``MAX_DIFFERENCE`` or is missing on one side.
+    """
+    if parity["max_abs_difference"] > MAX_DIFFERENCE or parity["missing_mismatches"]:
+        raise ValueError(
+            f"served features differ from history's by up to {parity['max_abs_difference']:.3g},"
+            f" and {parity['missing_mismatches']} values are missing on one side only; a service"
+            " and a history that disagree make every score doubtful"
+        )

@@ -91,7 +91,7 @@ class FraudService:
     def __init__(self) -> None:
         # Imported here because BentoML's supervising process imports this module too, and needs
         # neither Feast nor MLflow.
-        from features.store import get_store_folder, open_feature_store, read_online_features
+        from features.store import get_stamp_file, open_feature_store, read_online_features
         from training.artefact import load_artefact
         from training.registry import get_champion
 
@@ -100,7 +100,7 @@ class FraudService:
         store = OnlineFeatures(
             open_store=lambda: open_feature_store(config.runs),
             read=read_online_features,
-            stamp_file=get_store_folder(config.runs) / "features.json",
+            stamp_file=get_stamp_file(config.runs),
         )
         self.max_batch_rows = config.serving.max_batch_rows
         self.extra = list_extra_columns(store.feature_set, contract=TRANSACTION_COLUMNS)

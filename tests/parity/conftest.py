@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from features.fraud_history import to_times
+from features.store import build_feature_store
 from features.windows import DAY, SECOND
 
 
@@ -54,10 +55,6 @@ def world():
 @pytest.fixture(scope="session")
 def store(world, tmp_path_factory):
     """A feature store of that world, its online half as of the end."""
-    from features.store import build_feature_store, materialise
-
     transactions, labels = world
-    built = build_feature_store(tmp_path_factory.mktemp("runs"), transactions, labels)
     end = transactions["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
-    materialise(built, transactions, labels, as_of=end)
-    return built
+    return build_feature_store(tmp_path_factory.mktemp("runs"), transactions, labels, as_of=end)

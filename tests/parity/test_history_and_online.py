@@ -7,6 +7,7 @@ from features.fraud_replay import recompute_features
 from features.fraud_state import SLACK
 from features.publish import publish_labels, publish_transactions
 from features.store import (
+    build_feature_store,
     read_online_features,
     read_training_features,
 )
@@ -60,24 +61,21 @@ def test_rows_come_back_in_the_order_asked(world, store):
 
 
 def test_later_transactions_and_labels_change_no_feature(world, tmp_path):
-    from features.store import build_feature_store
-
     transactions, labels = world
     cut = transactions["event_time"].iloc[2000]
     early = transactions[transactions["event_time"] < cut]
-    truncated = build_feature_store(tmp_path, early, labels[labels["label_time"] < cut])
+    known = labels[labels["label_time"] < cut]
+    truncated = build_feature_store(tmp_path, early, known, as_of=cut)
     from_truncated = read_training_features(truncated, early)
     # The whole world's store is rebuilt elsewhere, so that both are read the same way.
-    whole = build_feature_store(tmp_path / "whole", transactions, labels)
+    whole = build_feature_store(tmp_path / "whole", transactions, labels, as_of=cut)
     assert_same_features(from_truncated, read_training_features(whole, early))
 
 
 def test_publishing_in_slices_gives_the_state_that_materialising_gives(world, tmp_path):
-    from features.store import build_feature_store, materialise
-
     transactions, labels = world
-    store = build_feature_store(tmp_path, transactions, labels)
-    materialise(store, transactions, labels, as_of=transactions["event_time"].iloc[2500])
+    half_way = transactions["event_time"].iloc[2500]
+    store = build_feature_store(tmp_path, transactions, labels, as_of=half_way)
     rest = transactions[transactions["event_time"] >= transactions["event_time"].iloc[2500]]
     for start in range(0, len(rest), 100):
         publish_transactions(store, rest.iloc[start : start + 100].sample(frac=1, random_state=0))
@@ -99,18 +97,34 @@ def test_reading_does_not_modify_the_transactions(world, store):
 
 
 def test_features_whose_columns_are_missing_are_left_out_of_both(world, tmp_path):
-    from features.store import build_feature_store, materialise
-
     transactions, labels = world
     bare = transactions[["transaction_id", "event_time", "customer_id", "amount"]].assign(
         own_score=1.5, browser="x"
     )
-    store = build_feature_store(tmp_path, bare, labels)
     end = bare["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
-    materialise(store, bare, labels, as_of=end)
+    store = build_feature_store(tmp_path, bare, labels, as_of=end)
     requests = latest(bare)
     history, online = read_training_features(store, requests), read_online_features(store, requests)
     assert_same_features(history, online)
     assert "is_known_device" not in history
     assert history["own_score"].eq(1.5).all()
     assert history["browser"].eq("x").all()
+
+
+def test_a_customer_silent_for_weeks_is_remembered_as_history_remembers_them(world, tmp_path):
+    transactions, labels = world
+    start = transactions["event_time"].iloc[0].normalize()
+    rows = transactions.iloc[[0, 1, 2]].assign(
+        customer_id=["quiet", "quiet", "busy"],
+        amount=[10.0, 30.0, 5.0],
+        event_time=[start + pd.Timedelta(days=days) for days in (0, 20, 45)],
+    )
+    asked = rows.tail(1).assign(
+        transaction_id="t_new", customer_id="quiet", event_time=start + pd.Timedelta(days=25)
+    )
+    history = pd.concat([rows, asked]).sort_values("event_time", ignore_index=True)
+    end = start + pd.Timedelta(days=46)
+    store = build_feature_store(tmp_path, history, labels.head(0), as_of=end)
+    in_history, online = read_training_features(store, asked), read_online_features(store, asked)
+    assert in_history["customer_amount_mean_30d"].tolist() == [20.0]
+    assert online["customer_amount_mean_30d"].tolist() == [20.0]
