@@ -78,7 +78,15 @@ def fraud_data(
 
 @app.command("features")
 def fraud_features(
-    *, config: Config = None, runs: Runs = None, settings: Set = None, json: Json = None
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="UTC time the online store is for.  [default: the history's end]"),
+    ] = None,
+    json: Json = None,
 ) -> None:
     """Build the features and the online store, with Feast.
 
@@ -90,9 +98,10 @@ def fraud_features(
     Next: throughline fraud train
     """
     chosen = _read_config(config, settings, {"runs": runs})
+    instant = read_time("--as-of", as_of)
     from features.store import run_features
 
-    finish(run_features(chosen), json=json, config=config, runs=runs)
+    finish(run_features(chosen, as_of=instant), json=json, config=config, runs=runs)
 
 
 @app.command("train")
@@ -159,21 +168,38 @@ def fraud_load(
     seed: Seed = None,
     settings: Set = None,
     url: Annotated[str | None, typer.Option(help="A running service, on this machine.")] = None,
+    replay_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Instead: score the days after the online store's instant; needs --url."
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Send a bounded load to the service, report percentiles.
+    """Send a bounded load to the service, report percentiles; or replay history through it.
 
     In: random customers of the runs folder; every answer is checked. Out: requests, errors,
-    requests per second and latency percentiles, closed loop, on shared cores.
+    requests per second and latency percentiles, closed loop, on shared cores. A load's invented
+    transactions never reach `fraud monitor`; those of a replay, which happened, do.
 
     Example: throughline fraud load --set load.num_requests=20000
 
-    Next: throughline fraud monitor
+    Example: throughline fraud load --url http://127.0.0.1:3000 --replay-days 3
+
+    Next, after a replay: throughline fraud monitor
     """
     chosen = _read_config(config, settings, {"runs": runs, "seed": seed})
-    from serving.loadtest import run_load
+    if replay_days is None:
+        from serving.loadtest import run_load
 
-    finish(run_load(chosen, url=url), json=json, config=config, runs=runs)
+        result = run_load(chosen, url=url)
+    elif url is None:
+        raise ValueError("--replay-days needs --url: the service that `fraud serve` started")
+    else:
+        from serving.replay import run_replay
+
+        result = run_replay(chosen, url=url, days=replay_days)
+    finish(result, json=json, config=config, runs=runs)
 
 
 @app.command("monitor")

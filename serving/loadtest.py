@@ -13,6 +13,7 @@ import ipaddress
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from configs.files import write_json
+from configs.files import read_json, write_json
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
@@ -42,8 +43,8 @@ def run_load(
         config: ``load`` says how many requests over how many connections; ``runs`` has the
             transactions, and the champion if the service is to be started here.
         url: A service on this machine; by default one is started, and stopped at the end.
-        now: The instant the requests follow, UTC; by default the last transaction's. Give the
-            online store's own instant, or the windows asked for will be empty.
+        now: The instant the requests follow, UTC; by default the one the online store was built
+            for, since windows asked for much later are empty.
 
     Returns:
         What was measured, ``caveat``, ``wrote`` (``load.json`` and ``latency.svg``) and ``next``.
@@ -57,7 +58,7 @@ def run_load(
         load_transactions(config.runs),
         num_messages=config.load.num_requests + NUM_WARM_UP,
         seed=config.seed,
-        now=now,
+        now=now or _read_store_instant(config.runs),
     )
     with _reach_service(config, url) as target:
         measured = asyncio.run(
@@ -75,8 +76,16 @@ def run_load(
     return {
         **result,
         "wrote": [str(folder / "load.json"), str(folder / "latency.svg")],
-        "next": "throughline fraud monitor",
+        "next": "throughline fraud load --url URL --replay-days 3, then throughline fraud monitor",
     }
+
+
+def _read_store_instant(runs: Path) -> pd.Timestamp | None:
+    """Read which instant the online store was built for; ``None`` where there is no store here."""
+    from features.store import get_stamp_file  # here, since it takes Feast seconds to load
+
+    stamp = get_stamp_file(runs)
+    return pd.Timestamp(read_json(stamp)["as_of"]) if stamp.is_file() else None
 
 
 @contextmanager

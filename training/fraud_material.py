@@ -103,7 +103,7 @@ def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Ma
         features=features,
         training=_slice(labelled, split, encoding),
         test=labelled.select(split.test),
-        known_frauds=rows.loc[rows["is_fraud"].eq(True), ["customer_id", "label_time"]],
+        known_frauds=_find_known_frauds(history),
         request_features=_find_request_features(store.features),
         dropped={**store.features.dropped, **constant},
         data_hash=_hash_data(config.runs),
@@ -111,6 +111,13 @@ def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Ma
     )
     check_both_classes(material.test, name="test")
     return replace(material, leak_checks=_check_leaks(config, material, history))
+
+
+def _find_known_frauds(history: _History) -> pd.DataFrame:
+    """Return ``customer_id`` and ``label_time`` of every reported fraud, the warm-up's included."""
+    frauds = history.labels.loc[history.labels["is_fraud"], ["transaction_id", "label_time"]]
+    owners = history.transactions[["transaction_id", "customer_id"]]
+    return frauds.merge(owners, on="transaction_id")[["customer_id", "label_time"]]
 
 
 def _load_history(runs: Path, *, now: pd.Timestamp | None) -> _History:

@@ -35,11 +35,8 @@ MODEL_FOLDER = "model"
 ARTEFACT_FOLDER = "artefact"
 CHAMPION: Literal["champion"] = "champion"
 CHALLENGER: Literal["challenger"] = "challenger"
-ENVIRONMENT = {
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-}
+PICKLE_VARIABLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+TELEMETRY_VARIABLE = "MLFLOW_DISABLE_TELEMETRY"
 SERVING_PACKAGES = ("lightgbm", "numpy", "onnxruntime", "pandas", "pyarrow", "scipy")
 """What a logged model imports; its environment is pinned to the versions that made it."""
 
@@ -207,7 +204,8 @@ def _find_folder(database: Path, version: str) -> Path:
 
 @functools.cache
 def _import_mlflow(name: str) -> Any:  # noqa: ANN401 - a module without types
-    os.environ.update(ENVIRONMENT)
+    os.environ[PICKLE_VARIABLE] = "false"  # unpickling a model runs its author's code
+    os.environ.setdefault(TELEMETRY_VARIABLE, "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
         module = importlib.import_module(name)
