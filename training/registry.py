@@ -35,8 +35,10 @@ MODEL_FOLDER = "model"
 ARTEFACT_FOLDER = "artefact"
 CHAMPION: Literal["champion"] = "champion"
 CHALLENGER: Literal["challenger"] = "challenger"
-PICKLE_VARIABLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
-TELEMETRY_VARIABLE = "MLFLOW_DISABLE_TELEMETRY"
+ENVIRONMENT = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model runs its author's code
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 SERVING_PACKAGES = ("lightgbm", "numpy", "onnxruntime", "pandas", "pyarrow", "scipy")
 """What a logged model imports; its environment is pinned to the versions that made it."""
 
@@ -204,8 +206,7 @@ def _find_folder(database: Path, version: str) -> Path:
 
 @functools.cache
 def _import_mlflow(name: str) -> Any:  # noqa: ANN401 - a module without types
-    os.environ[PICKLE_VARIABLE] = "false"  # unpickling a model runs its author's code
-    os.environ.setdefault(TELEMETRY_VARIABLE, "true")
+    os.environ.update(ENVIRONMENT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
         module = importlib.import_module(name)

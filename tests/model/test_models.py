@@ -231,14 +231,19 @@ def make_folds():
     return tuple(folds)
 
 
-def test_tuning_is_reproducible_and_never_worse_than_its_first_guess():
+def test_the_first_trial_is_the_sensible_guess():
+    tuned = tune_trees(make_folds(), encoding=ENCODING, num_trials=1, seed=2)
+
+    assert {**tuned.parameters, "num_trees": None} == {**STARTING_PARAMETERS, "num_trees": None}
+
+
+def test_tuning_is_reproducible():
     first, again = (
         tune_trees(make_folds(), encoding=ENCODING, num_trials=4, seed=2) for _ in range(2)
     )
 
     assert first == again
     assert len(first.trial_scores) == 4
-    assert max(first.trial_scores) >= first.trial_scores[0]
     assert set(first.parameters) == {*STARTING_PARAMETERS, "num_trees"}
 
 

@@ -188,9 +188,9 @@ def test_a_file_the_manifest_does_not_vouch_for_is_not_opened(folder):
 
 def test_a_manifest_cannot_point_outside_the_folder(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"]["../elsewhere"] = "0"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder.parent / "elsewhere").write_text("")
+    manifest["sha256"]["../elsewhere"] = hashlib.sha256(b"").hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
     assert_refused(folder, "elsewhere")
 

@@ -124,9 +124,9 @@ def test_a_probability_that_is_right_on_average_in_every_bin_has_no_calibration_
 
 
 def test_calibration_error_is_the_weighted_gap_between_probability_and_share():
-    # two bins of equal size: shares 0 and 1/2, probabilities 0.1 and 0.8
+    # two bins of equal size: shares 0 and 1/2, probabilities 0.1 (too high) and 0.2 (too low)
     is_fraud = np.array([False] * 100 + [True, False] * 50)
-    scores = np.array([0.1] * 100 + [0.8] * 100)
+    scores = np.array([0.1] * 100 + [0.2] * 100)
 
     assert expected_calibration_error(is_fraud, scores) == pytest.approx((0.1 + 0.3) / 2)
 
