@@ -23,6 +23,7 @@ import pandas as pd
 from configs.environment import describe_environment
 from configs.files import write_json
 from configs.schema import FraudConfig, WorldChange
+from configs.terminal import format_name
 from data.fraud import load_labels, load_transactions, run_data
 from features.store import (
     FraudFeatureStore,
@@ -145,7 +146,7 @@ def run_demo(
     story.tell(
         calendar.serve,
         "First champion",
-        f"{champion['name']} version {champion['version']} starts to serve",
+        f"{format_name(champion['name'])}, version {champion['version']}, starts to serve",
     )
     store = open_feature_store(config.runs)
     served = _serve(config, calendar, story, history=history, labels=labels, store=store)
@@ -159,6 +160,7 @@ def run_demo(
         "source": "simulated world" if is_simulated else str(transactions),
         "transactions": made["transactions"],
         "fraud_rate": made["fraud_rate"],
+        "data": {name: made[name] for name in ("customers", "days", "frauds", "unlabelled")},
         "split": trained["split"],
         "models": trained["models"],
         "baselines": trained["baselines"],
@@ -288,7 +290,10 @@ def _describe_decision(result: dict[str, Any]) -> str:
 
 
 def _pick_load(load: dict[str, Any]) -> dict[str, Any]:
-    names = ("requests", "errors", "qps", "p50_ms", "p99_ms", "connections", "degraded", "caveat")
+    names = (
+        *("requests", "errors", "qps", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms"),
+        *("connections", "degraded", "caveat"),
+    )
     return {name: load[name] for name in names if name in load}
 
 

@@ -204,5 +204,7 @@ def _replace(document: dict[str, Any], keys: list[str], value: object) -> None:
 def _in_one_line(error: ValidationError) -> str:
     """Name each wrong key and what is allowed, as ``data.size: Field required``."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+        f"{'.'.join(str(part) for part in item['loc'])}: "
+        f"{'no such setting' if item['type'] == 'extra_forbidden' else item['msg']}"
+        for item in error.errors()
     )

@@ -56,14 +56,15 @@ class WindowPlan:
 
     Attributes:
         windows: In time order; they may overlap.
-        num_independent: How many fit side by side, which is what they are worth as evidence.
+        num_independent: How many fit side by side, which is what they are worth as evidence;
+            not a whole number.
         days: Length of each.
         gap_days: From the last window's centre to that of the window being judged, at most the
             length of the reference; 0 if that lies earlier.
     """
 
     windows: tuple[Window, ...]
-    num_independent: int
+    num_independent: float
     days: float
     gap_days: float
 
@@ -101,7 +102,7 @@ def plan_windows(
         days away from it where the reference is long enough. No windows if the reference is empty.
     """
     if reference_times.size == 0:
-        return WindowPlan((), 0, 0.0, 0.0)
+        return WindowPlan((), 0.0, 0.0, 0.0)
     first, last = int(reference_times[0]), int(reference_times[-1])
     span = last - first
     length = min(end_time - start_time, span // MIN_WINDOWS)
@@ -117,7 +118,7 @@ def plan_windows(
     age = (start_time + end_time) // 2 - windows[-1].centre_time
     return WindowPlan(
         windows=windows,
-        num_independent=min(span // max(length, 1), len(windows)),
+        num_independent=min(span / max(length, 1), len(windows)),
         days=length / DAY,
         gap_days=min(max(age, 0), span) / DAY,
     )
@@ -194,7 +195,7 @@ def measure_numeric_windows(values: Floats, *, plan: WindowPlan) -> WindowMeasur
     return WindowMeasures(*columns)
 
 
-def measure_trend(means: Floats, *, days: Floats, num_independent: int) -> float:
+def measure_trend(means: Floats, *, days: Floats, num_independent: float) -> float:
     """Measure how fast window means move, beyond what chance would make of still ones.
 
     Args:
@@ -210,7 +211,7 @@ def measure_trend(means: Floats, *, days: Floats, num_independent: int) -> float
     """
     slope, level = np.polyfit(days - days[0], means, 1)
     residuals = means - level - slope * (days - days[0])
-    freedom = max(num_independent - 2, 1)
+    freedom = max(num_independent - 2, 1.0)
     standard_error = float(np.std(residuals) / np.std(days) / np.sqrt(freedom))
     return max(abs(float(slope)) - standard_error, 0.0)
 
@@ -254,7 +255,7 @@ def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> Floats:
 
 
 def find_prediction_limit(
-    distances: Floats, *, num_independent: int, exceeded_share: float
+    distances: Floats, *, num_independent: float, exceeded_share: float
 ) -> float | None:
     """Find the value one further distance exceeds with the given probability.
 
@@ -277,7 +278,7 @@ def find_prediction_limit(
     if distances.size < MIN_WINDOWS:
         return None
     logs = np.log(np.maximum(distances, SMALLEST_DISTANCE))
-    n = max(num_independent, 2)
+    n = max(num_independent, 2.0)
     std = float(np.std(logs)) * np.sqrt(n / (n - 1))
     quantile = float(student_t.ppf(1 - exceeded_share, n - 1))
     return float(np.exp(logs.mean() + quantile * std * np.sqrt(1 + 1 / n)))

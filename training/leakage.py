@@ -64,12 +64,13 @@ def check_constant_features(
     for name in find_constant_features(matrix, names=names):
         value = matrix[0, list(names).index(name)]
         if name in computed and not (name in rare and value == 0):
+            held = "missing" if np.isnan(value) else f"{value:g}"
             raise LeakAlarm(
-                f"leak alarm: feature {name} is {value:g} in every training row, so a join or a "
+                f"leak alarm: feature {name} is {held} in every training row, so a join or a "
                 "window is broken; if the data truly are so, leave the column it needs out of the "
                 "mapping"
             )
-        dropped[name] = f"is {value:g} in every training row"
+        dropped[name] = "never varies in the training rows"
     return dropped
 
 
