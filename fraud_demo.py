@@ -154,8 +154,10 @@ def run_demo(
         story.tell(calendar.change, "The world changes", _describe_change(config))
     with story.step("parity"):
         parity = measure_parity(config.runs, store, history)
+    total = time.perf_counter() - started
+    story.seconds["starting the service and the rest"] = total - sum(story.seconds.values())
     summary = {
-        "seconds_total": round(time.perf_counter() - started, 1),
+        "seconds_total": round(total, 1),
         "seconds": {name: round(value, 1) for name, value in story.seconds.items()},
         "source": "simulated world" if is_simulated else str(transactions),
         "transactions": made["transactions"],
@@ -237,7 +239,11 @@ def _serve(
                 " transactions with it",
             )
     return {
-        "serving": {**_pick_load(load), "promotion_seen": seen},
+        "serving": {
+            **_pick_load(load),
+            "promotion_seen": seen,
+            "model_version": alarmed["retrain"]["version"],
+        },
         "drift": {
             "detected": alarmed["drift"]["detected"],
             "features": alarmed["drift"]["features"],
@@ -292,7 +298,7 @@ def _describe_decision(result: dict[str, Any]) -> str:
 def _pick_load(load: dict[str, Any]) -> dict[str, Any]:
     names = (
         *("requests", "errors", "qps", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms"),
-        *("connections", "degraded", "caveat"),
+        *("connections", "degraded", "timed_out", "caveat"),
     )
     return {name: load[name] for name in names if name in load}
 

@@ -7,6 +7,7 @@ file is left half-written; anything else that fails is a bug of ours, with its t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 
@@ -44,6 +45,8 @@ def main() -> None:
     if not sys.warnoptions:  # `python -W default -m throughline` shows the libraries' warnings
         warnings.simplefilter("ignore")
         warnings.showwarning = _drop_warning  # SQLAlchemy sets a filter of its own on import
+    # SIGTERM ends like Ctrl-C: what a command started, a service for one, is stopped with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(prog_name="throughline", standalone_mode=False)
     except TyperException as error:

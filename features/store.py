@@ -280,6 +280,7 @@ STATE_KEYS = tuple(dict.fromkeys(STATE_VIEWS.values()))
 
 
 def _connect(folder: Path) -> FeatureStore:
+    folder = folder.resolve()  # Feast would lay a relative path onto the folder a second time
     folder.mkdir(parents=True, exist_ok=True)
     return FeatureStore(
         config=RepoConfig(

@@ -1,10 +1,14 @@
 """Margins become probabilities that mean what they say, fitted on a slice later than training.
 
-Platt scaling of the log-odds: two numbers, which a week with a hundred frauds can settle. The slope
-is positive, so no two transactions swap places or become equal and every rank metric is untouched.
-Measured on the demo world (four models, fitted on one week, judged on the next but one): three
-parameters (beta calibration) changed ECE and log loss by less than 0.0003 either way, and isotonic
-regression, which merges scores into steps, cost 0.02 to 0.04 of average precision.
+Platt scaling of the log-odds, pulled towards changing nothing: two numbers, with a prior that
+counts as ``PRIOR_STRENGTH`` observations of a model that is right already. The slope is positive,
+so no two transactions swap places or become equal and every rank metric is untouched.
+
+Measured on the demo world, three models at eight dates, fitted on one week and judged on the week
+after the next. The share of frauds strays between weeks (fitted freely, the offset by 0.3), so a
+free fit made the trees' ECE worse, 0.0021 against 0.0016 uncalibrated; with the prior it is 0.0018,
+and a model that is off by much is still put right. Isotonic regression merges scores into steps
+and cost 0.02 to 0.04 of average precision; a third parameter (beta calibration) changed nothing.
 
 Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, with his smoothed targets,
 which keep a short slice from being fitted with certainty.
@@ -19,6 +23,8 @@ from scipy import optimize
 
 from training.encoding import Booleans, Floats
 
+PRIOR_STRENGTH = 300.0
+"""Inverse variance of the prior around slope 1 and offset 0; some 600 frauds weigh as much."""
 MIN_SLOPE = 1e-3
 """The slope is held above 0, so that a higher margin is always a higher probability."""
 MAX_SLOPE = 1e3
@@ -51,7 +57,7 @@ IDENTITY = Calibration(slope=1.0, offset=0.0)
 
 
 def fit_calibration(margins: Floats, is_fraud: Booleans) -> Calibration:
-    """Fit slope and offset by maximum likelihood on rows the model has not seen.
+    """Fit slope and offset on rows the model has not seen: the posterior's mode.
 
     Args:
         margins: The model's log-odds on the calibration slice.
@@ -72,16 +78,21 @@ def fit_calibration(margins: Floats, is_fraud: Booleans) -> Calibration:
     targets = np.where(
         is_fraud, (num_frauds + 1.0) / (num_frauds + 2.0), 1.0 / (num_legitimate + 2.0)
     )
+    unchanged = np.array([IDENTITY.slope, IDENTITY.offset])
 
     def measure_loss(parameters: Floats) -> tuple[float, Floats]:
         log_odds = parameters[0] * margins + parameters[1]
         loss = -(targets * _log_sigmoid(log_odds) + (1.0 - targets) * _log_sigmoid(-log_odds))
         excess = np.exp(_log_sigmoid(log_odds)) - targets
-        return float(loss.mean()), np.array([(excess * margins).mean(), excess.mean()])
+        change = parameters - unchanged
+        return (
+            float(loss.sum() + PRIOR_STRENGTH * (change @ change) / 2.0),
+            np.array([excess @ margins, excess.sum()]) + PRIOR_STRENGTH * change,
+        )
 
     fitted = optimize.minimize(
         measure_loss,
-        x0=np.array([1.0, 0.0]),
+        x0=unchanged,
         jac=True,
         method="L-BFGS-B",
         bounds=[(MIN_SLOPE, MAX_SLOPE), (None, None)],

@@ -18,20 +18,20 @@ def make_overconfident(num_rows=20_000, seed=0):
 
 
 def test_the_numbers_behind_the_truths_are_found():
-    calibration = fit_calibration(*make_overconfident(num_rows=200_000))
+    calibration = fit_calibration(*make_overconfident(num_rows=400_000))
 
     assert calibration.slope == pytest.approx(0.5, abs=0.02)
     assert calibration.offset == pytest.approx(-1.0, abs=0.05)
 
 
-def test_the_fit_is_scikit_learns_unpenalised_logistic_regression():
-    margins, is_fraud = make_overconfident()
+def test_with_many_rows_the_fit_is_scikit_learns_logistic_regression():
+    margins, is_fraud = make_overconfident(num_rows=400_000)
     oracle = LogisticRegression(C=np.inf).fit(margins[:, None], is_fraud)
 
     calibration = fit_calibration(margins, is_fraud)
 
-    assert calibration.slope == pytest.approx(oracle.coef_[0, 0], rel=0.01)
-    assert calibration.offset == pytest.approx(oracle.intercept_[0], rel=0.01)
+    assert calibration.slope == pytest.approx(oracle.coef_[0, 0], rel=0.02)
+    assert calibration.offset == pytest.approx(oracle.intercept_[0], rel=0.03)
 
 
 def test_calibration_error_falls_on_rows_it_was_not_fitted_on():
@@ -41,7 +41,7 @@ def test_calibration_error_falls_on_rows_it_was_not_fitted_on():
     before = expected_calibration_error(is_fraud, IDENTITY.apply(margins))
     after = expected_calibration_error(is_fraud, calibration.apply(margins))
 
-    assert after < 0.1 * before
+    assert after < 0.25 * before
 
 
 def test_the_order_of_scores_and_average_precision_survive():
@@ -57,7 +57,8 @@ def test_the_order_of_scores_and_average_precision_survive():
 def test_a_model_that_ranks_backwards_is_flattened_not_turned_round():
     margins, is_fraud = make_overconfident()
 
-    assert fit_calibration(-margins, is_fraud).slope == pytest.approx(MIN_SLOPE)
+    assert fit_calibration(-margins, is_fraud).slope < 0.1
+    assert fit_calibration(-10 * margins, is_fraud).slope == pytest.approx(MIN_SLOPE)
 
 
 def test_perfectly_separated_rows_do_not_give_certainty():
@@ -68,6 +69,18 @@ def test_perfectly_separated_rows_do_not_give_certainty():
 
     assert scores.min() > 0.1
     assert scores.max() < 0.9
+
+
+def test_one_unusual_week_moves_a_model_that_is_right_only_a_little():
+    generator = np.random.default_rng(3)
+    margins = generator.normal(-5.0, 1.5, 15_000)
+    is_fraud = generator.random(15_000) < sigmoid(margins + 0.5)  # more fraud than usual
+    free = LogisticRegression(C=np.inf).fit(margins[:, None], is_fraud)
+
+    calibration = fit_calibration(margins, is_fraud)
+
+    assert 0.0 < calibration.slope * -5.0 + calibration.offset + 5.0 < 0.35
+    assert free.coef_[0, 0] * -5.0 + free.intercept_[0] + 5.0 > 0.4
 
 
 def test_extreme_margins_stay_probabilities():

@@ -147,14 +147,22 @@ def test_libraries_do_not_phone_home_and_a_value_the_user_set_wins(run, monkeypa
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
 
 
-def test_ctrl_c_ends_with_one_line_and_nothing_half_written(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_with_one_line_and_nothing_half_written(tmp_path, sent):
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "throughline", "fraud", "data", "--size=full"]
     command += [f"--runs={runs}"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
+    ) as process:
         assert process.stderr is not None
         process.stderr.read(1)  # the world is simulated, and about to be checked
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         err = process.stderr.read()
     assert process.returncode == 130
     assert err.endswith("stopped; nothing half-written\n")

@@ -1,5 +1,7 @@
 """What a feature store refuses, and what an interrupted build leaves behind."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -79,3 +81,12 @@ def test_a_build_after_an_interrupted_one_succeeds(tmp_path, transactions, label
 def test_a_column_named_like_a_feature_is_refused_by_name(tmp_path, transactions, labels, name):
     with pytest.raises(ValueError, match=f"{name}.*rename"):
         build_feature_store(tmp_path, transactions.assign(**{name: 1.0}), labels, as_of=NOON)
+
+
+def test_a_store_below_a_relative_folder_is_built_and_opened(
+    tmp_path, transactions, labels, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    build_feature_store(Path("runs/mine"), transactions, labels, as_of=NOON)
+    assert (tmp_path / "runs" / "mine" / "feature_store" / "online.db").is_file()
+    assert open_feature_store(Path("runs/mine")).built_as_of == NOON
