@@ -6,7 +6,7 @@ so no two transactions swap places or become equal and every rank metric is unto
 
 Measured on the demo world, three models at eight dates, fitted on one week and judged on the week
 after the next. The share of frauds strays between weeks (fitted freely, the offset by 0.3), so a
-free fit made the trees' ECE worse, 0.0021 against 0.0016 uncalibrated; with the prior it is 0.0018,
+free fit made the trees' ECE worse, 0.0021 against 0.0016 uncalibrated; with the prior it is 0.0015,
 and a model that is off by much is still put right. Isotonic regression merges scores into steps
 and cost 0.02 to 0.04 of average precision; a third parameter (beta calibration) changed nothing.
 
@@ -24,7 +24,7 @@ from scipy import optimize
 from training.encoding import Booleans, Floats
 
 PRIOR_STRENGTH = 300.0
-"""Inverse variance of the prior around slope 1 and offset 0; some 600 frauds weigh as much."""
+"""Inverse variance of the prior around slope 1 and shift 0; some 300 frauds weigh as much."""
 MIN_SLOPE = 1e-3
 """The slope is held above 0, so that a higher margin is always a higher probability."""
 MAX_SLOPE = 1e3
@@ -78,16 +78,18 @@ def fit_calibration(margins: Floats, is_fraud: Booleans) -> Calibration:
     targets = np.where(
         is_fraud, (num_frauds + 1.0) / (num_frauds + 2.0), 1.0 / (num_legitimate + 2.0)
     )
-    unchanged = np.array([IDENTITY.slope, IDENTITY.offset])
+    unchanged = np.array([1.0, 0.0])
+    pivot = _find_pivot(margins)
+    distances = margins - pivot
 
     def measure_loss(parameters: Floats) -> tuple[float, Floats]:
-        log_odds = parameters[0] * margins + parameters[1]
+        log_odds = pivot + parameters[0] * distances + parameters[1]
         loss = -(targets * _log_sigmoid(log_odds) + (1.0 - targets) * _log_sigmoid(-log_odds))
         excess = np.exp(_log_sigmoid(log_odds)) - targets
         change = parameters - unchanged
         return (
             float(loss.sum() + PRIOR_STRENGTH * (change @ change) / 2.0),
-            np.array([excess @ margins, excess.sum()]) + PRIOR_STRENGTH * change,
+            np.array([excess @ distances, excess.sum()]) + PRIOR_STRENGTH * change,
         )
 
     fitted = optimize.minimize(
@@ -97,7 +99,14 @@ def fit_calibration(margins: Floats, is_fraud: Booleans) -> Calibration:
         method="L-BFGS-B",
         bounds=[(MIN_SLOPE, MAX_SLOPE), (None, None)],
     )
-    return Calibration(*(float(value) for value in fitted.x))
+    slope, shift = (float(value) for value in fitted.x)
+    return Calibration(slope, offset=pivot - slope * pivot + shift)
+
+
+def _find_pivot(margins: Floats) -> float:
+    """Find the margin around which slope and shift can be told apart: where the information is."""
+    information = np.exp(_log_sigmoid(margins) + _log_sigmoid(-margins))  # p (1 - p)
+    return float(np.average(margins, weights=information + 1e-12))
 
 
 def _log_sigmoid(values: Floats) -> Floats:

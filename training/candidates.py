@@ -137,7 +137,7 @@ def _fit_linear(rows: TrainingRows, budget: Budget, parameters: Mapping[str, Any
 def _fit_trees(rows: TrainingRows, budget: Budget, parameters: Mapping[str, Any] | None) -> _Fit:
     seed, encoding = budget.seed, rows.encoding
     if parameters is None:
-        with show_progress("Tuning LightGBM", total=budget.num_trials) as advance:
+        with show_progress("Tuning LightGBM", total=budget.num_trials + 1) as advance:
             tuned = tune_trees(
                 rows.folds,
                 encoding=encoding,

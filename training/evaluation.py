@@ -19,11 +19,13 @@ from training.bootstrap import (
     resample_probabilities,
     resample_ranks,
 )
-from training.calibration import fit_calibration
+from training.calibration import IDENTITY
 from training.encoding import Booleans, Encoding, Floats
+from training.linear import fit_linear
 from training.metrics import count_ranks
 from training.operating_point import Prices, Thresholds, measure_costs
 from training.rows import LabelledRows
+from training.scorers import LinearScorer
 
 MIN_FRAUDS_FOR_INTERVAL = 5
 """Below this many frauds an interval says more about luck than about the model: none is given."""
@@ -123,23 +125,21 @@ def find_slices(
     return slices
 
 
-def score_baselines(
-    test: LabelledRows, *, train: LabelledRows, calibration: LabelledRows
-) -> dict[str, Floats]:
+def score_baselines(test: LabelledRows, *, train: LabelledRows) -> dict[str, Floats]:
     """Score rows as anyone could without a model.
 
     Args:
         test: Rows to score.
-        train: Rows the constant is the share of frauds of.
-        calibration: Rows the rule's probabilities are fitted on.
+        train: Rows to learn the share of frauds and the rule from.
 
     Returns:
-        ``constant``, and ``amount_rule``: the higher the amount the riskier, as a probability.
+        ``constant``, the share of frauds; and ``amount_rule``, the amount alone, as a probability.
     """
-    rule = fit_calibration(np.log1p(calibration.amounts), calibration.is_fraud)
+    encoding = Encoding(("amount",), {})
+    rule = LinearScorer(fit_linear(train.amounts[:, None], train.is_fraud, encoding=encoding))
     return {
         "constant": np.full(len(test), train.is_fraud.mean()),
-        "amount_rule": rule.apply(np.log1p(test.amounts)),
+        "amount_rule": IDENTITY.apply(rule.margins(test.amounts[:, None])),
     }
 
 

@@ -41,10 +41,10 @@ def run_train(
             of searching.
 
     Returns:
-        ``models`` and ``baselines`` by name; ``champion`` and ``challenger`` (``name`` and
-        ``version``, or ``None``); of the winner ``comparison``, ``operating_point``, ``patterns``
-        and ``slices``; ``split``, ``features``, ``dropped``, ``leak_checks``, ``seconds`` by part,
-        ``wrote`` and ``next``.
+        ``models`` and ``baselines`` by name; ``ceilings`` no model can pass; ``champion`` and
+        ``challenger`` (``name`` and ``version``, or ``None``); of the winner ``comparison``,
+        ``operating_point``, ``patterns`` and ``slices``; ``split``, ``features``, ``dropped``,
+        ``leak_checks``, ``seconds`` by part, ``wrote`` and ``next``.
 
     Raises:
         FileNotFoundError: If an earlier stage has not run.

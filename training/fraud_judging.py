@@ -72,12 +72,14 @@ class Judgement:
         baselines: Metrics by baseline.
         comparison: How much the best one's average precision gains over each other score.
         scores: Probabilities on the test period, by candidate or baseline.
+        ceilings: What a model that knew the truth would reach, of metrics that cannot reach 1.
     """
 
     judged: tuple[Judged, ...]
     baselines: dict[str, dict[str, Any]]
     comparison: dict[str, dict[str, Any]]
     scores: dict[str, Floats]
+    ceilings: dict[str, float]
 
     @property
     def best(self) -> Judged:
@@ -104,7 +106,7 @@ def judge_candidates(
     ranked = sorted(candidates, key=lambda candidate: candidate.selection_score, reverse=True)
     test, training = material.test, material.training
     scores = {candidate.kind: candidate.predict(test.matrix) for candidate in ranked}
-    baseline_scores = score_baselines(test, train=training.train, calibration=training.calibration)
+    baseline_scores = score_baselines(test, train=training.train)
     bootstrap = draw_customers(
         test.transactions["customer_id"],
         num_resamples=config.training.num_bootstrap,
@@ -121,7 +123,9 @@ def judge_candidates(
         }
         scores |= baseline_scores
         comparison = compare_average_precision(test, scores, bootstrap=bootstrap)
-    return Judgement(tuple(judged), baselines, comparison, scores)
+    oracle = evaluate_scores(test, test.is_fraud.astype(float), bootstrap=bootstrap)
+    ceilings = {"card_precision_at_100": oracle["card_precision_at_100"]}
+    return Judgement(tuple(judged), baselines, comparison, scores, ceilings)
 
 
 def read_prices(config: FraudConfig) -> Prices:
@@ -183,9 +187,10 @@ def _choose_thresholds(candidate: Candidate, material: Material, config: FraudCo
 
 
 def describe_winner(judgement: Judgement) -> Mapping[str, Any]:
-    """Return what a result says of the winner alone."""
+    """Return what a result says of the winner alone, and of what could be reached."""
     best = judgement.best
     return {
+        "ceilings": judgement.ceilings,
         "comparison": {"of": best.kind, "over": judgement.comparison},
         "operating_point": best.decisions,
         "patterns": best.patterns,

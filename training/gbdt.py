@@ -134,7 +134,7 @@ def tune_trees(
         encoding: Which columns are categorical.
         num_trials: How many parameter sets to try; the first is ``STARTING_PARAMETERS``.
         seed: Seed of the search, the samples and LightGBM.
-        advance: Called with 1 after each trial.
+        advance: Called with 1 after each trial, and after the best one was measured again.
 
     Returns:
         Parameters with ``num_trees``, and the best trial's average precision per fold.
@@ -157,6 +157,7 @@ def tune_trees(
 
     whole = [_hold(fold.train_matrix, fold.train_is_fraud, encoding=encoding) for fold in folds]
     curve = _trace_folds(whole, folds, study.best_params, seed=seed)
+    advance(1)
     best_step = int(np.argmax(curve.mean(axis=0)))
     return TunedTrees(
         parameters={**study.best_params, "num_trees": (best_step + 1) * TREE_STEP},

@@ -57,8 +57,7 @@ def test_the_order_of_scores_and_average_precision_survive():
 def test_a_model_that_ranks_backwards_is_flattened_not_turned_round():
     margins, is_fraud = make_overconfident()
 
-    assert fit_calibration(-margins, is_fraud).slope < 0.1
-    assert fit_calibration(-10 * margins, is_fraud).slope == pytest.approx(MIN_SLOPE)
+    assert fit_calibration(-margins, is_fraud).slope == pytest.approx(MIN_SLOPE)
 
 
 def test_perfectly_separated_rows_do_not_give_certainty():
