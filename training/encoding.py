@@ -67,9 +67,7 @@ def build_encoding(
     return Encoding(
         features=tuple(names),
         vocabularies={
-            name: tuple(
-                sorted(features[name].dropna().astype(str).value_counts().index[:MAX_CATEGORIES])
-            )
+            name: tuple(sorted(features[name].dropna().value_counts().index[:MAX_CATEGORIES]))
             for name in categorical
         },
     )
@@ -106,9 +104,8 @@ def encode_features(features: pd.DataFrame, *, encoding: Encoding) -> Floats:
 
 
 def _encode_categories(column: pd.Series[Any], vocabulary: tuple[str, ...]) -> Floats:
-    text = column.where(column.isna(), column.astype(str))
-    codes = pd.Index(vocabulary, dtype=object).get_indexer(pd.Index(text, dtype=object))
-    return np.where(codes < 0, np.nan, codes.astype(np.float64))
+    codes = {category: float(code) for code, category in enumerate(vocabulary)}
+    return np.array([codes.get(category, np.nan) for category in column.array])
 
 
 def _encode_numbers(columns: pd.DataFrame) -> Floats:

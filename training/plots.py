@@ -50,7 +50,7 @@ def plot_precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -
         for name, curve in curves.items():
             axes.plot(curve["recall"], curve["precision"], **_line(name))
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.02, 0.06))
 
     return _render(draw)
 

@@ -83,33 +83,22 @@ def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding
     Returns:
         The run's id.
     """
-    entities = _import_mlflow("mlflow.entities")
     client = _open_client(get_database_path(runs))
-    run = client.create_run(_find_experiment(client, get_database_path(runs)), run_name=record.name)
-    run_id: str = run.info.run_id
-    now_ms = int(run.info.start_time)
-    single = [entities.Metric(name, value, now_ms, 0) for name, value in record.metrics.items()]
-    curves = [
-        entities.Metric(name, value, now_ms, step)
-        for name, values in record.curves.items()
-        for step, value in enumerate(values)
-    ]
-    client.log_batch(
-        run_id,
-        metrics=[*single, *curves],
-        params=[entities.Param(name, str(value)) for name, value in record.parameters.items()],
-        tags=[
-            entities.RunTag(name, text) for name, text in {**_find_commit(), **record.tags}.items()
-        ],
-    )
-    for name, svg in record.pictures.items():
-        client.log_text(run_id, svg, f"pictures/{name}.svg")
-    for name, document in record.documents.items():
-        client.log_dict(run_id, document, f"{name}.json")
-    with tempfile.TemporaryDirectory() as folder:
-        _save_model(Path(folder) / MODEL_FOLDER, artefact=artefact, encoding=encoding)
-        client.log_artifacts(run_id, str(Path(folder) / MODEL_FOLDER), MODEL_FOLDER)
-    client.set_terminated(run_id)
+    experiment = _find_experiment(client, get_database_path(runs))
+    run_id: str = client.create_run(experiment, run_name=record.name).info.run_id
+    status = "FAILED"
+    try:
+        _log_numbers(client, run_id, record)
+        for name, svg in record.pictures.items():
+            client.log_text(run_id, svg, f"pictures/{name}.svg")
+        for name, document in record.documents.items():
+            client.log_dict(run_id, document, f"{name}.json")
+        with tempfile.TemporaryDirectory() as folder:
+            _save_model(Path(folder) / MODEL_FOLDER, artefact=artefact, encoding=encoding)
+            client.log_artifacts(run_id, str(Path(folder) / MODEL_FOLDER), MODEL_FOLDER)
+        status = "FINISHED"
+    finally:  # an interrupted run says so, rather than seem to go on for ever
+        client.set_terminated(run_id, status)
     return run_id
 
 
@@ -237,6 +226,25 @@ def _find_experiment(client: Any, database: Path) -> str:  # noqa: ANN401 - as a
         return str(found.experiment_id)
     location = (database.parent / "artifacts").as_uri()
     return str(client.create_experiment(MODEL_NAME, artifact_location=location))
+
+
+def _log_numbers(client: Any, run_id: str, record: RunRecord) -> None:  # noqa: ANN401 - as above
+    """Write parameters, metrics, curves and tags in one transaction."""
+    entities = _import_mlflow("mlflow.entities")
+    now_ms = int(client.get_run(run_id).info.start_time)
+    series = {**{name: (value,) for name, value in record.metrics.items()}, **record.curves}
+    metrics = [
+        entities.Metric(name, value, now_ms, step)
+        for name, values in series.items()
+        for step, value in enumerate(values)
+    ]
+    tags = {**_find_commit(), **record.tags}
+    client.log_batch(
+        run_id,
+        metrics=metrics,
+        params=[entities.Param(name, str(value)) for name, value in record.parameters.items()],
+        tags=[entities.RunTag(name, text) for name, text in tags.items()],
+    )
 
 
 def _save_model(folder: Path, *, artefact: Path, encoding: Encoding) -> None:

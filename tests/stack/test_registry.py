@@ -172,6 +172,20 @@ def test_a_run_keeps_what_it_was_made_of(client):
     assert kept == {"features.json", "pictures", "model"}
 
 
+def test_a_run_that_could_not_be_written_is_marked_as_failed(runs, client, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        log_run(
+            runs,
+            RunRecord(name="interrupted"),
+            artefact=tmp_path / "nowhere",
+            encoding=ENCODING,
+        )
+
+    (experiment,) = client.search_experiments(filter_string="name = 'fraud'")
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'interrupted'")
+    assert run.info.status == "FAILED"
+
+
 def test_nothing_in_the_registry_is_a_pickle(runs):
     files = [path for path in (runs / "mlflow").rglob("*") if path.is_file()]
 
