@@ -70,7 +70,7 @@ docs: $(INSTALLED) ## rewrite the README's results table from runs/demo/summary.
 lock: $(UV) ## rewrite requirements.lock from pyproject.toml; UPGRADE=--upgrade moves every pin but torch
 	@grep '^torch==' requirements.lock > .venv/torch.pin
 	@grep -v '^torch==' requirements.lock > .venv/new.lock
-	@$(FIND_WHEELS); $(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --quiet \
+	@$(FIND_WHEELS); $(UV) pip compile pyproject.toml --extra dev --extra bench --python-version 3.11 --quiet \
 	  --no-header --no-annotate $(UPGRADE) --constraint .venv/torch.pin --output-file .venv/new.lock
 	@sed 's/+cpu$$//' .venv/new.lock > requirements.lock
 
