@@ -14,6 +14,7 @@ import warnings
 import typer
 from typer.exceptions import TyperException
 
+import bench_commands
 import fraud_commands
 
 # What the libraries below would otherwise do behind the user's back; a value already set wins.
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Throughline: an ML system from raw events to served predictions and back to retraining.",
 )
 app.add_typer(fraud_commands.app, name="fraud")
+app.add_typer(bench_commands.app, name="bench")
 
 
 def main() -> None:
