@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from fraud_demo import clear_earlier_demo, plan_calendar
+from fraud_demo import clear_earlier_demo
+from fraud_demo_calendar import plan_calendar
 
 
 def instant(text):

@@ -43,6 +43,16 @@ def find_imports(source: Path) -> set[str]:
     return names
 
 
+def test_every_module_at_the_root_is_packaged_and_kept_out_of_the_stages():
+    (edge,) = (
+        contract
+        for contract in PROJECT["tool"]["importlinter"]["contracts"]
+        if contract["name"].startswith("The command line")
+    )
+    assert set(PROJECT["tool"]["setuptools"]["py-modules"]) == OUR_MODULES
+    assert set(edge["forbidden_modules"]) == OUR_MODULES
+
+
 def test_the_lock_holds_plain_pins_only():
     assert [line for line in LOCK if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
 
