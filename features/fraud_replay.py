@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from features.fraud import select_features
+from features.fraud_selection import select_features
 from features.fraud_online import compute_online, make_requests
 from features.fraud_state import (
     EVENT_STATES,

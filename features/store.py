@@ -38,7 +38,7 @@ from features.definitions import (
     build_services,
     build_state_views,
 )
-from features.fraud import FeatureSet, select_features
+from features.fraud_selection import FeatureSet, select_features
 from features.fraud_history import compute_history, to_microseconds
 from features.fraud_online import make_requests
 from features.fraud_state import (

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import pandas as pd
 
-from features.fraud import FeatureSet
+from features.fraud_selection import FeatureSet
 
 REOPEN_SECONDS = 1.0
 """A store that fails is opened anew at most this often: opening takes a tenth of a second."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.fraud import FeatureSet
+from features.fraud_selection import FeatureSet
 from serving.scorer import Champion
 
 if TYPE_CHECKING:

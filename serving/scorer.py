@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from features.fraud import FeatureSet, derive
+from features.fraud import derive
+from features.fraud_selection import FeatureSet
 from features.fraud_history import to_microseconds
 from serving.prediction_log import Decision, ScoredBatch
 

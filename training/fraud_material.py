@@ -19,7 +19,8 @@ from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import labels_path, load_labels, load_transactions, transactions_path
 from data.time_split import TimeSplit, build_time_split
-from features.fraud import FeatureSet, derive
+from features.fraud import derive
+from features.fraud_selection import FeatureSet
 from features.fraud_replay import recompute_features
 from features.store import open_feature_store, read_training_features
 from training.candidates import TrainingRows

@@ -7,7 +7,6 @@ import pytest
 from data.fraud_columns import TRANSACTION_COLUMNS
 from features.fraud import (
     DERIVED,
-    NEEDS,
     amount_to_merchant_mean,
     customer_amount_zscore_7d,
     day_of_week,
@@ -20,8 +19,8 @@ from features.fraud import (
     is_new_merchant_and_high_amount,
     is_night,
     is_weekend,
-    select_features,
 )
+from features.fraud_selection import NEEDS, select_features
 from features.fraud_windows import (
     PRIOR_FRAUD_RATE,
     Grouped,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from features.fraud import FeatureSet
+from features.fraud_selection import FeatureSet
 from serving import online_features
 from serving.online_features import OnlineFeatures, StoreUnavailableError
 

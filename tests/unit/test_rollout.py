@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.fraud import FeatureSet
+from features.fraud_selection import FeatureSet
 from serving.rollout import ChampionWatcher
 from serving.scorer import Champion
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.fraud import FeatureSet
+from features.fraud_selection import FeatureSet
 from serving.prediction_log import ScoredBatch
 from serving.scorer import (
     STORE_UNAVAILABLE,
