@@ -26,8 +26,8 @@ from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Bytes, Float64, Int64, String
 
 from features.fraud import derive
-from features.fraud_selection import NEEDS, FeatureSet
 from features.fraud_online import REQUEST_CODES, compute_online
+from features.fraud_selection import NEEDS, FeatureSet
 from features.fraud_state import EVENT_STATES, LABEL_STATES
 
 TRAINING_SERVICE = "fraud_training"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from features.fraud_selection import select_features
 from features.fraud_online import compute_online, make_requests
+from features.fraud_selection import select_features
 from features.fraud_state import (
     EVENT_STATES,
     LABEL_STATES,

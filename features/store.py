@@ -38,9 +38,9 @@ from features.definitions import (
     build_services,
     build_state_views,
 )
-from features.fraud_selection import FeatureSet, select_features
 from features.fraud_history import compute_history, to_microseconds
 from features.fraud_online import make_requests
+from features.fraud_selection import FeatureSet, select_features
 from features.fraud_state import (
     EVENT_STATES,
     build_event_states,

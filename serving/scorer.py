@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from features.fraud import derive
-from features.fraud_selection import FeatureSet
 from features.fraud_history import to_microseconds
+from features.fraud_selection import FeatureSet
 from serving.prediction_log import Decision, ScoredBatch
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from configs.schema import FraudConfig
 from data.fraud import labels_path, load_labels, load_transactions, transactions_path
 from data.time_split import TimeSplit, build_time_split
 from features.fraud import derive
-from features.fraud_selection import FeatureSet
 from features.fraud_replay import recompute_features
+from features.fraud_selection import FeatureSet
 from features.store import open_feature_store, read_training_features
 from training.candidates import TrainingRows
 from training.encoding import Booleans, Encoding, Floats, build_encoding, encode_features
