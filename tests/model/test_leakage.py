@@ -68,7 +68,9 @@ def test_with_a_handful_of_frauds_chance_is_given_its_room():
     is_fraud = np.zeros(600, dtype=bool)
     is_fraud[::100] = True
 
-    check_shuffled(slice(0, 300), slice(300, 600), matrix=matrix, is_fraud=is_fraud)
+    area = check_shuffled(slice(0, 300), slice(300, 600), matrix=matrix, is_fraud=is_fraud)
+
+    assert abs(area - 0.5) > 0.08  # beyond the ceiling, and yet no alarm
 
 
 def test_a_feature_that_holds_the_truth_is_caught_by_its_importance():
@@ -186,10 +188,13 @@ def test_a_value_that_goes_missing_without_the_future_is_caught():
         check_no_future(features, recompute=lambda rows: rows.assign(rate=[0.1, np.nan]))
 
 
-def test_rows_may_come_back_in_another_order():
-    features = pd.DataFrame({"transaction_id": ["t1", "t2"], "rate": [0.1, np.nan]})
+def test_rows_that_come_back_in_another_order_are_compared_by_transaction():
+    features = pd.DataFrame({"transaction_id": ["t1", "t2"], "rate": [0.1, 0.2]})
+    swapped = pd.DataFrame({"transaction_id": ["t2", "t1"], "rate": [0.1, 0.2]})
 
     check_no_future(features, recompute=lambda rows: rows.iloc[::-1])
+    with pytest.raises(LeakAlarm, match=r"transaction t1 is 0\.1, but 0\.2"):
+        check_no_future(features, recompute=lambda _: swapped)
 
 
 def test_every_alarm_is_a_value_error_of_one_line():
