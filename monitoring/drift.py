@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from configs.files import write_whole
+from features.fraud_history import to_microseconds
 from monitoring.comparable_columns import make_comparable
 from monitoring.reference_windows import (
     MIN_VALUES,
-    Integers,
     WindowPlan,
     find_categorical_threshold,
     find_numeric_threshold,
@@ -136,9 +136,9 @@ def measure_drift(
             num_rows=len(current),
         )
     current = _sample_in_order(current, limits.max_rows, seed)
-    times = _to_microseconds(current["event_time"])
+    times = to_microseconds(current["event_time"])
     plan = plan_windows(
-        _to_microseconds(reference["event_time"]),
+        to_microseconds(reference["event_time"]),
         start_time=int(times.min()),
         end_time=int(times.max()),
         num_windows=limits.num_reference_windows,
@@ -182,10 +182,6 @@ def _sample_in_order(rows: pd.DataFrame, max_rows: int, seed: int) -> pd.DataFra
         return rows
     chosen = np.random.default_rng(seed).choice(len(rows), max_rows, replace=False)
     return rows.iloc[np.sort(chosen)]
-
-
-def _to_microseconds(times: pd.Series) -> Integers:
-    return times.astype("datetime64[us, UTC]").to_numpy("datetime64[us]").astype(np.int64)
 
 
 def _calibrate(

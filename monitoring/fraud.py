@@ -22,7 +22,7 @@ from monitoring.data_quality import Finding, QualityLimits, check_quality
 from monitoring.drift import DriftLimits, DriftVerdict, measure_drift
 from monitoring.fraud_retraining import Train, describe_retraining, run_retraining
 from monitoring.late_labels import Performance, join_outcomes, measure_performance
-from monitoring.retrain import Decision, decide
+from monitoring.retrain import RetrainDecision, decide
 from serving.prediction_log import get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact, load_reference
 from training.registry import get_champion
@@ -261,7 +261,7 @@ def _describe_drift(drift: DriftVerdict, window: Window) -> dict[str, Any]:
     }
 
 
-def _advise(decision: Decision, retrain: dict[str, Any]) -> str:
+def _advise(decision: RetrainDecision, retrain: dict[str, Any]) -> str:
     """Say what a person does next."""
     if decision.action == "blocked":
         return "repair the feed (see quality.findings), then `throughline fraud monitor` again"

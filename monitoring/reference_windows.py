@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import t as student_t
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from features.windows import DAY, Floats, Integers
+
 Mask = NDArray[np.bool_]
 
-DAY = 86_400_000_000
-"""Microseconds in a day."""
 MIN_WINDOWS = 5
 """Fewest windows that say anything about how windows differ."""
 MIN_VALUES = 100
@@ -36,7 +34,7 @@ SMALLEST_DISTANCE = 0.001
 
 
 @dataclass(frozen=True)
-class Window:
+class ReferenceWindow:
     """Rows of the reference that stand for one window, and those it is held against.
 
     Attributes:
@@ -63,7 +61,7 @@ class WindowPlan:
             length of the reference; 0 if that lies earlier.
     """
 
-    windows: tuple[Window, ...]
+    windows: tuple[ReferenceWindow, ...]
     num_independent: float
     days: float
     gap_days: float
@@ -126,12 +124,12 @@ def plan_windows(
 
 def _cut_window(
     times: Integers, start: int, length: int, max_rows: int, generator: np.random.Generator
-) -> Window:
+) -> ReferenceWindow:
     is_in_window = (times >= start) & (times <= start + length)
     rows = np.flatnonzero(is_in_window)
     inside = np.zeros(times.size, dtype=bool)
     inside[generator.choice(rows, min(rows.size, max_rows), replace=False)] = True
-    return Window(inside, ~is_in_window, start + length // 2)
+    return ReferenceWindow(inside, ~is_in_window, start + length // 2)
 
 
 def find_numeric_threshold(

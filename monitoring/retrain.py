@@ -22,7 +22,7 @@ from training.metrics import brier_score
 
 
 @dataclass(frozen=True)
-class Decision:
+class RetrainDecision:
     """What to do, and why: ``blocked`` means the feed must be repaired first."""
 
     action: Literal["retrain", "keep", "blocked"]
@@ -31,7 +31,7 @@ class Decision:
 
 def decide(
     findings: Sequence[Finding], *, drift: DriftVerdict, performance: Performance
-) -> Decision:
+) -> RetrainDecision:
     """Decide whether to train a challenger.
 
     Args:
@@ -45,15 +45,15 @@ def decide(
     """
     blocking = tuple(finding.message for finding in findings if finding.severity == "block")
     if blocking:
-        return Decision("blocked", ("not retraining on a broken feed", *blocking))
+        return RetrainDecision("blocked", ("not retraining on a broken feed", *blocking))
     reasons = []
     if drift.is_detected:
         reasons.append(f"{drift.reason}: {', '.join(drift.drifted)}")
     if performance.is_degraded:
         reasons.append(performance.reason)
     if reasons:
-        return Decision("retrain", tuple(reasons))
-    return Decision("keep", (drift.reason, performance.reason))
+        return RetrainDecision("retrain", tuple(reasons))
+    return RetrainDecision("keep", (drift.reason, performance.reason))
 
 
 @dataclass(frozen=True)

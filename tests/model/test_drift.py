@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from features.windows import DAY
 from monitoring.comparable_columns import CLIP_QUANTILE
 from monitoring.drift import (
     ColumnDrift,
@@ -23,7 +24,6 @@ from monitoring.reference_windows import (
     plan_windows,
 )
 
-DAY = 86_400_000_000
 LIMITS = DriftLimits(
     min_rows=500,
     max_rows=2000,

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import wasserstein_distance
 
+from features.windows import DAY
 from monitoring.reference_windows import (
-    DAY,
     find_categorical_threshold,
     find_numeric_threshold,
     find_prediction_limit,
