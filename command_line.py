@@ -6,7 +6,9 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ Config = Annotated[
 ]
 Json = Annotated[Path | None, typer.Option(help="Write the whole result there, as JSON.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder all files go to, and come from.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -41,7 +43,7 @@ def collect_changes(settings: list[str] | None, options: Mapping[str, object]) -
         New values by dotted key.
 
     Raises:
-        ValueError: If a setting has no ``=``.
+        ValueError: If a setting has no ``=`` or its value is not YAML.
 
     >>> collect_changes(["training.num_trials=4"], {"seed": 3, "runs": None})
     {'seed': 3, 'training.num_trials': 4}
@@ -53,7 +55,10 @@ def collect_changes(settings: list[str] | None, options: Mapping[str, object]) -
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"--set {setting}: write KEY=VALUE, as training.num_trials=4")
-        changes[key] = yaml.safe_load(value)
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {setting}: its value is not YAML; quote it") from error
     return changes
 
 
@@ -72,6 +77,29 @@ def read_time(option: str, text: str | None) -> pd.Timestamp | None:
     return time.tz_convert("UTC")
 
 
+def repeat_place(advice: str, *, config: Path | None, runs: Path | None) -> str:
+    """Give each command that a text advises the place of the command that failed or ended.
+
+    >>> repeat_place("run `throughline fraud train` first", config=None, runs=Path("runs/mine"))
+    'run `throughline fraud train --runs runs/mine` first'
+    """
+    options = {"--config": config, "--runs": runs}
+    place = "".join(f" {name} {path}" for name, path in options.items() if path)
+    return re.sub(r"throughline fraud [a-z]+", lambda found: found[0] + place, advice)
+
+
+def read_place(arguments: Sequence[str]) -> dict[str, Path | None]:
+    """Find ``--config`` and ``--runs`` among a command's arguments.
+
+    >>> read_place(["fraud", "train", "--runs=runs/mine"])
+    {'config': None, 'runs': PosixPath('runs/mine')}
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--config", "--runs"):
+        parser.add_argument(name, type=Path, nargs="?")
+    return vars(parser.parse_known_args(arguments)[0])
+
+
 def finish(
     result: Mapping[str, Any],
     *,
@@ -84,9 +112,7 @@ def finish(
     from configs.terminal import print_result
 
     shown = {**result, "wrote": [*result["wrote"]]}
-    if shown["next"].startswith("throughline"):
-        place = {"--config": config, "--runs": runs}
-        shown["next"] += "".join(f" {name} {path}" for name, path in place.items() if path)
+    shown["next"] = repeat_place(shown["next"], config=config, runs=runs)
     if json is not None:
         write_json(json, shown)
         shown["wrote"].append(str(json))

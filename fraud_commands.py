@@ -118,9 +118,9 @@ def fraud_train(
     """Train three models, compare them, register the best.
 
     In: features as of each transaction, labels that have matured, split in time order. Out:
-    logistic regression,
-    LightGBM and a PyTorch network, calibrated, with intervals and baselines beside them, in
-    MLflow; the best becomes champion if there is none, else challenger. A leak stops the run.
+    logistic regression, LightGBM and a PyTorch network, calibrated, with intervals and baselines
+    beside them, in MLflow; the best becomes champion if there is none, else challenger. A leak
+    stops the run.
 
     Example: throughline fraud train --set training.num_trials=30
 
@@ -140,7 +140,7 @@ def fraud_serve(
     runs: Runs = None,
     settings: Set = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
     json: Json = None,
 ) -> None:
     """Serve the champion over HTTP with BentoML, until Ctrl-C.

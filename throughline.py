@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 import bench_commands
 import fraud_commands
+from command_line import read_place, repeat_place
 
 # What the libraries below would otherwise do behind the user's back; a value already set wins.
 ENVIRONMENT = {
@@ -62,7 +63,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("THROUGHLINE_TRACEBACK"):
             raise
-        _fail(str(error))
+        _fail(repeat_place(str(error), **read_place(sys.argv[1:])))
     if status == 130:
         print("stopped; nothing half-written", file=sys.stderr)
     sys.exit(status or 0)

@@ -6,6 +6,7 @@ values. Units are in the names; times are UTC; shares and rates are in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,7 +166,8 @@ def load_fraud_config(
 
     Args:
         path: A YAML file with every section of ``configs/fraud.yaml``.
-        changes: Values that replace the file's, by dotted key, as ``{"data.size": "full"}``.
+        changes: Values that replace the file's, by dotted key, as ``{"data.size": "full"}``; a
+            wrong one is told as ``--set``, the option that makes them.
 
     Returns:
         The frozen configuration.
@@ -190,7 +192,7 @@ def load_fraud_config(
     try:
         return FraudConfig.model_validate(document)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_in_one_line(error)}") from error
+        raise ValueError(_in_one_line(error, path=path, changed=changes or ())) from error
 
 
 def _replace(document: dict[str, Any], keys: list[str], value: object) -> None:
@@ -198,13 +200,20 @@ def _replace(document: dict[str, Any], keys: list[str], value: object) -> None:
     *sections, last = keys
     for section in sections:
         document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise ValueError(f"--set {'.'.join(keys)}: {section} is one value, not a section")
     document[last] = value
 
 
-def _in_one_line(error: ValidationError) -> str:
-    """Name each wrong key and what is allowed, as ``data.size: Field required``."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: "
-        f"{'no such setting' if item['type'] == 'extra_forbidden' else item['msg']}"
-        for item in error.errors()
-    )
+def _in_one_line(error: ValidationError, *, path: Path, changed: Collection[str]) -> str:
+    """Name each wrong key, where it comes from and what is allowed.
+
+    As ``fraud.yaml: data.size: Field required``, or ``--set seed: ...`` for a changed key.
+    """
+    problems = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        is_changed = any(f"{key}.".startswith(f"{c}.") or c.startswith(f"{key}.") for c in changed)
+        message = "no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+        problems.append(f"{'--set ' if is_changed else f'{path}: '}{key}: {message}")
+    return "; ".join(problems)

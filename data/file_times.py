@@ -124,7 +124,7 @@ def _check_offsets(
     texts: pd.Series, *, offsets: pd.Series, is_local: pd.Series, column: str
 ) -> None:
     """Refuse times without an offset, and times whose offsets differ."""
-    advice = f"write UTC, or name their zone in the mapping: {{column: {column}, time_zone: UTC}}"
+    advice = f"write UTC, or name the zone: {{column: {column}, time_zone: Europe/Paris}}"
     if is_local.any():
         example = texts[is_local].iloc[0]
         others = texts[offsets.notna()].head(1).tolist()

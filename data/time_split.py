@@ -130,11 +130,13 @@ def build_time_split(
             f"training.train_days is {train_days}; {num_folds} folds of {fold_days} days after a "
             f"label delay of {label_delay_days} days need at least {needed_days}"
         )
-    if train_end - train_start < pd.Timedelta(days=needed_days):
+    left_days = max((train_end - train_start).days, 0)
+    if left_days < needed_days:
         raise ValueError(
-            f"the history is too short: it leaves {train_start:%Y-%m-%d} to {train_end:%Y-%m-%d} "
-            f"to train on, and training.num_folds, fold_days and the label delay need "
-            f"{needed_days} days; use more data, or lower num_folds, fold_days or warm_up_days"
+            f"the history is too short: from {first_event_time:%Y-%m-%d} to {now:%Y-%m-%d}, "
+            f"warm-up, calibration, test and label delays leave {left_days} days to train on, and "
+            f"training.num_folds, fold_days and the label delay need {needed_days} days; use more "
+            "data, or lower num_folds, fold_days or warm_up_days"
         )
     return TimeSplit(
         now=now,

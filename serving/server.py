@@ -126,8 +126,7 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ValueError(
-            f"cannot listen on {host} port {port}: {error.strerror}; stop what listens there, "
-            "or set serving.port"
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another with --port"
         ) from error
     # Imported here because a load test of a service that runs needs neither Feast nor MLflow.
     from features.store import open_feature_store

@@ -84,7 +84,9 @@ def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to
     ("arguments", "message"),
     [
         (["fraud", "data", "--config", "absent.yaml"], "no configuration file at absent.yaml"),
-        (["fraud", "data", "--set", "training.num_trails=3"], "training.num_trails"),
+        (["fraud", "data", "--set", "training.num_trails=3"], "--set training.num_trails: no such"),
+        (["fraud", "data", "--set", "seed=[1"], "--set seed=[1: its value is not YAML"),
+        (["fraud", "serve", "--port", "65536"], "'--port'"),
         (["fraud", "data", "--set", "seed"], "write KEY=VALUE"),
         (["fraud", "data", "--seed", "many"], "'--seed'"),
         (["fraud", "data", "--size", "huge"], "demo, full"),
@@ -94,7 +96,7 @@ def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to
         (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01Z"),
         (["fraud", "train", "--now", "tomorrow-ish"], "not a time"),
         (["fraud", "data", "--transactions", "absent.csv", "--mapping", "m.yaml"], "m.yaml"),
-        (["fraud", "features", "--runs", "absent"], "absent"),
+        (["fraud", "features", "--runs", "absent"], "'throughline fraud data --runs absent'"),
         (["fraud", "serve", "--runs", "absent"], "absent"),
     ],
 )

@@ -27,8 +27,22 @@ def test_an_unknown_key_is_an_error_that_names_file_and_key(tmp_path):
 
 
 def test_an_unknown_key_inside_a_section_is_named_with_its_section():
-    with pytest.raises(ValueError, match=r"training\.num_trails: "):
+    with pytest.raises(ValueError, match=r"^--set training\.num_trails: no such setting$"):
         load_fraud_config(changes={"training.num_trails": 3})
+
+
+def test_a_changed_section_is_blamed_for_what_it_holds_and_the_file_for_the_rest(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(DEFAULT_FRAUD_CONFIG.read_text() + "sead: 3\n")
+    with pytest.raises(ValueError, match=r"^--set load\.num_requests: .*; \S*mine\.yaml: sead: "):
+        load_fraud_config(
+            path, changes={"load": {"num_requests": 0, "num_connections": 1, "timeout_seconds": 1}}
+        )
+
+
+def test_a_change_below_a_single_value_is_refused():
+    with pytest.raises(ValueError, match=r"^--set seed\.first: seed is one value"):
+        load_fraud_config(changes={"seed.first": 3})
 
 
 def test_a_missing_section_is_an_error_that_names_it(tmp_path):

@@ -202,7 +202,9 @@ def test_missing_files_are_named(folder):
 
 def test_local_times_need_a_zone_and_the_error_says_how_to_give_it(folder):
     write_csv(folder, time=["2026-03-01 00:00:00", "2026-03-01 01:00:00"])
-    with pytest.raises(ValueError, match=r"column time .*\{column: time, time_zone: UTC\}"):
+    with pytest.raises(
+        ValueError, match=r"column time .*\{column: time, time_zone: Europe/Paris\}"
+    ):
         load(folder, mapping=SIMPLE)
     mapping = SIMPLE.replace(
         "event_time: time", "event_time: {column: time, time_zone: Asia/Tokyo}"
