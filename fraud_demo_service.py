@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from configs.schema import FraudConfig
+from features.fraud_stream import connect_stream
 from features.store import FraudFeatureStore, materialise
 from fraud_demo_calendar import Calendar, Story
 from monitoring.fraud import run_monitor
@@ -56,7 +57,7 @@ def serve_through_change(
         replay = partial(
             replay_history,
             url,
-            store=stream.store,
+            stream=connect_stream(config.runs, stream.store, config.stream),
             transactions=stream.history,
             labels=stream.labels,
         )

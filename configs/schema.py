@@ -20,6 +20,10 @@ PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
 
+MAX_LATENESS_SECONDS = 86_400
+"""States keep a day more than the longest window: what comes later could not take its place."""
+
+
 class Frozen(BaseModel):
     """A section of the configuration: immutable, and closed to keys it does not know."""
 
@@ -106,6 +110,23 @@ class ServingSection(Frozen):
     startup_timeout_seconds: PositiveFloat
 
 
+class StackSection(Frozen):
+    """Servers of the ``stack`` profile; nothing here is read in the ``embedded`` one."""
+
+    redis_url: Annotated[str, Field(pattern=r"^redis://[^/@]+:\d+(/\d+)?$")]
+
+
+class StreamSection(Frozen):
+    """How transactions reach the windows, and what is too late to."""
+
+    num_partitions: Annotated[int, Field(ge=1, le=256)]
+    max_lateness_seconds: Annotated[float, Field(ge=0, le=MAX_LATENESS_SECONDS)]
+    max_clock_skew_seconds: Annotated[float, Field(ge=0, le=3600)]
+    batch_rows: PositiveInt
+    wait_seconds: PositiveFloat
+    lease_seconds: PositiveFloat
+
+
 class LoadSection(Frozen):
     """The first load run: closed loop, bounded in count and time."""
 
@@ -140,15 +161,22 @@ class FraudConfig(Frozen):
     """Everything the fraud problem can be told; ``runs`` is the folder all output goes to."""
 
     problem: Literal["fraud"]
-    profile: Literal["embedded"]
+    profile: Literal["embedded", "stack"]
     seed: Annotated[int, Field(ge=0)]
     runs: Path
     data: DataSection
     training: TrainingSection
+    stack: StackSection
+    stream: StreamSection
     serving: ServingSection
     load: LoadSection
     monitoring: MonitoringSection
     demo: DemoSection
+
+    @property
+    def redis_url(self) -> str | None:
+        """The profile's Redis; ``None`` where the online store is a file."""
+        return self.stack.redis_url if self.profile == "stack" else None
 
     @property
     def world_size(self) -> WorldSize:

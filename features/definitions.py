@@ -28,7 +28,7 @@ from feast.types import Bytes, Float64, Int64, String
 from features.fraud import derive
 from features.fraud_online import REQUEST_CODES, compute_online
 from features.fraud_selection import NEEDS, FeatureSet
-from features.fraud_state import EVENT_STATES, LABEL_STATES
+from features.fraud_state import STATE_KEYS
 
 TRAINING_SERVICE = "fraud_training"
 SERVING_SERVICE = "fraud_serving"
@@ -44,9 +44,6 @@ HISTORY_VIEWS: dict[str, tuple[str, ...]] = {
     "ip_windows": ("ip",),
 }
 """Join keys of each precomputed table of ``features.fraud_history``."""
-
-STATE_VIEWS = {name: key for name, (key, _) in EVENT_STATES.items()} | LABEL_STATES
-"""Join key of each state of ``features.fraud_state``."""
 
 
 def build_entities(columns: Iterable[str]) -> dict[str, Entity]:
@@ -90,7 +87,7 @@ def build_state_views(entities: dict[str, Entity]) -> list[FeatureView]:
             source=_parquet(f"{state}_state"),
             online=True,
         )
-        for state, key in STATE_VIEWS.items()
+        for state, key in STATE_KEYS.items()
         if key in entities
     ]
 
@@ -147,7 +144,7 @@ def derive_history(rows: pd.DataFrame) -> pd.DataFrame:
 
 def derive_online(inputs: dict[str, list[object]]) -> dict[str, list[float]]:
     """Compute all features of a batch of requests from their states (a Feast transformation)."""
-    states = {name: inputs[name] for name in STATE_VIEWS if name in inputs}
+    states = {name: inputs[name] for name in STATE_KEYS if name in inputs}
     requests = {
         name: np.array(values, np.int64 if name in _INTEGERS else np.float64)
         for name, values in inputs.items()

@@ -20,7 +20,9 @@ from features.fraud_state import (
     MERCHANT_EVENT,
     SLACK,
     encode_ids,
+    find_tiled,
     unpack,
+    unpack_tiles,
 )
 from features.fraud_windows import (
     Grouped,
@@ -32,7 +34,8 @@ from features.fraud_windows import (
     aggregate_label_days,
     aggregate_merchant_amounts,
 )
-from features.windows import Floats, Integers
+from features.tiles import add_tiled_moments, count_tiled
+from features.windows import DAY, HOUR, Floats, Integers, Moments, count_windows
 
 REQUEST_CODES = {
     "merchant_id": "merchant_code",
@@ -82,6 +85,8 @@ def compute_online(
     if "merchant_events" in states:
         groups, events = _gather(states["merchant_events"], MERCHANT_EVENT, times)
         means = aggregate_merchant_amounts(groups, events["amount"].copy())
+        if find_tiled(states["merchant_events"]).any():
+            means |= _add_merchant_tiles(means, groups, states["merchant_events"])
         columns |= _blank_late(means, groups)
         columns["merchant_fraud_rate"] = _label_rate(
             states["merchant_labels"], times, requests["merchant_code"]
@@ -103,6 +108,8 @@ def _customer_columns(
 ) -> dict[str, Floats]:
     groups, events = _gather(states, CUSTOMER_EVENT, times)
     columns = aggregate_customer_spend(groups, events["amount"].copy())
+    if find_tiled(states).any():
+        columns |= _add_customer_tiles(columns, groups, states)
     if "merchant_code" in requests:
         groups_with, kept = _keep(groups, events, events["merchant"] != 0)
         codes, asked, unique = _recode_with(kept["merchant"], requests["merchant_code"])
@@ -118,6 +125,38 @@ def _customer_columns(
             groups_with, kept["latitude"].copy(), kept["longitude"].copy()
         )
     return _blank_late(columns, groups)
+
+
+def _add_customer_tiles(
+    columns: Mapping[str, Floats], groups: Grouped, states: Sequence[bytes | None]
+) -> dict[str, Floats]:
+    """Add what customers' tiles hold to their counts and amounts."""
+    tiles, times = [unpack_tiles(state) for state in states], groups.query_times
+    changed = {}
+    for name, length in {"1h": HOUR, "24h": DAY, "7d": 7 * DAY}.items():
+        count = f"customer_tx_count_{name}"
+        changed[count] = columns[count] + count_tiled(tiles, times, length=length)
+    for days in (7, 30):
+        names = [f"customer_amount_{moment}_{days}d" for moment in ("mean", "std", "max")]
+        unknown = np.full(times.size, np.nan)
+        moments = Moments(*(columns.get(name, unknown) for name in names))
+        num = count_windows(groups.find_bounds(days * DAY))
+        added = add_tiled_moments(num, moments, tiles, times, length=days * DAY)
+        changed |= {name: v for name, v in zip(names, added, strict=True) if name in columns}
+    return changed
+
+
+def _add_merchant_tiles(
+    columns: Mapping[str, Floats], groups: Grouped, states: Sequence[bytes | None]
+) -> dict[str, Floats]:
+    """Add what merchants' tiles hold to their mean amounts."""
+    (name, mean), *_ = columns.items()
+    tiles = [unpack_tiles(state) for state in states]
+    unknown = np.full(mean.size, np.nan)
+    moments = Moments(mean, unknown, unknown)
+    num = count_windows(groups.find_bounds(30 * DAY))
+    added = add_tiled_moments(num, moments, tiles, groups.query_times, length=30 * DAY)
+    return {name: added.mean}
 
 
 def _gather(

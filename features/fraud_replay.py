@@ -12,12 +12,8 @@ import pandas as pd
 
 from features.fraud_online import compute_online, make_requests
 from features.fraud_selection import select_features
-from features.fraud_state import (
-    EVENT_STATES,
-    LABEL_STATES,
-    build_event_states,
-    build_label_states,
-)
+from features.fraud_state import EVENT_STATES, LABEL_STATES
+from features.state_merge import build_event_states, build_label_states
 
 
 def recompute_features(
@@ -50,7 +46,8 @@ def _recompute_row(
     past = transactions[transactions["event_time"] < now]
     known = arrived[arrived["label_time"] < now]
     states = {}
-    for state, (key, _) in EVENT_STATES.items():
+    for state, kind in EVENT_STATES.items():
+        key = kind.key
         if key in row:
             own = past[(past[key] == row[key].iloc[0]).to_numpy()]
             states[state] = [build_event_states(own, state)[state].iloc[0] if len(own) else None]

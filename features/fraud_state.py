@@ -1,25 +1,33 @@
 """An entity's recent events become one value in the online store: its state.
 
 The online store holds, per entity, the events its longest window can reach, packed in a fixed
-layout; ``features.fraud_online`` derives window values from it when it is read.
+layout; ``features.fraud_online`` derives window values from it when it is read, and
+``features.state_merge`` adds events to it.
 
-Layout of a state: 8 bytes of ``HEADER``, then records of the entity's dtype below, little-endian,
-ordered by ``event_time`` and ``transaction``. Ids are stored as 64-bit codes (``encode_id``), 0 for
-missing. A transaction's code makes an update idempotent: the same event twice changes nothing.
+Layout of a state, little-endian: 8 bytes of ``MAGIC``, the number of tiles (int64), the tiles,
+then records of the entity's dtype below, ordered by ``event_time`` and ``transaction``. Every field
+is 8 bytes wide. Ids are stored as 64-bit codes (``encode_id``), 0 for missing; a transaction's code
+makes an update idempotent: the same event twice changes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from features.fraud_history import count_label_days, to_microseconds
-from features.fraud_windows import RETENTION, RISK_WINDOW_DAYS
+from features.fraud_history import to_microseconds
+from features.fraud_windows import RETENTION
+from features.tiles import TILE
 from features.windows import DAY, Integers
 
-HEADER = b"TLSTATE1"
+MAGIC = b"TLSTATE2"
+_HEADER = struct.Struct("<8sq")
 SLACK = DAY
 """Events are kept this much longer than the longest window, for requests that come late."""
 
@@ -38,22 +46,40 @@ MERCHANT_EVENT = np.dtype([("event_time", "<i8"), ("transaction", "<i8"), ("amou
 IP_EVENT = np.dtype([("event_time", "<i8"), ("transaction", "<i8"), ("customer", "<i8")])
 LABEL_DAY = np.dtype([("event_time", "<i8"), ("num_labels", "<i8"), ("num_frauds", "<i8")])
 
-STATE_DTYPES = {
-    "customer_events": CUSTOMER_EVENT,
-    "merchant_events": MERCHANT_EVENT,
-    "ip_events": IP_EVENT,
-    "merchant_labels": LABEL_DAY,
-    "category_labels": LABEL_DAY,
-}
-"""Record layout by state name; the name is also the Feast field."""
+
+class EventState(NamedTuple):
+    """What one kind of state that transactions update is about.
+
+    Attributes:
+        key: The transaction's column that names the entity.
+        dtype: The record of one event.
+        retention: The longest window, microseconds.
+        max_events: How many events are kept one by one; older ones become hourly tiles.
+    """
+
+    key: str
+    dtype: np.dtype
+    retention: int
+    max_events: int
+
+
 EVENT_STATES = {
-    "customer_events": ("customer_id", RETENTION["customer"]),
-    "merchant_events": ("merchant_id", RETENTION["merchant"]),
-    "ip_events": ("ip", RETENTION["ip"]),
+    "customer_events": EventState("customer_id", CUSTOMER_EVENT, RETENTION["customer"], 4096),
+    "merchant_events": EventState("merchant_id", MERCHANT_EVENT, RETENTION["merchant"], 32768),
+    "ip_events": EventState("ip", IP_EVENT, RETENTION["ip"], 16384),
 }
-"""Key column and longest window, microseconds, of the states that transactions update."""
+"""States that transactions update, by name; the name is also the Feast field."""
 LABEL_STATES = {"merchant_labels": "merchant_id", "category_labels": "merchant_category"}
 """Key column of the states that labels update."""
+STATE_KEYS = {name: kind.key for name, kind in EVENT_STATES.items()} | LABEL_STATES
+"""Key column of every state; a state's Feast view is called ``<state>_state``."""
+
+_SOURCES = {
+    "merchant": "merchant_id",
+    "device": "device_id",
+    "customer": "customer_id",
+    "transaction": "transaction_id",
+}
 
 
 def encode_id(name: str | None) -> int:
@@ -70,6 +96,10 @@ def encode_id(name: str | None) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+encode_entity = lru_cache(maxsize=1 << 20)(encode_id)
+"""``encode_id`` for ids that come again: customers, merchants, devices, addresses."""
+
+
 def encode_ids(names: pd.Series) -> Integers:
     """Encode a column of ids; missing ones become 0."""
     codes, unique = pd.factorize(names)
@@ -84,97 +114,70 @@ def make_events(transactions: pd.DataFrame, state: str) -> np.ndarray:
         transactions: In the contract's columns; a missing optional column becomes 0 or NaN.
         state: One of ``EVENT_STATES``.
     """
-    sources = {
-        "merchant": "merchant_id",
-        "device": "device_id",
-        "customer": "customer_id",
-        "transaction": "transaction_id",
-    }
-    events = np.zeros(len(transactions), STATE_DTYPES[state])
+    events = np.zeros(len(transactions), EVENT_STATES[state].dtype)
     for field in events.dtype.names or ():
-        column = sources.get(field, field)
+        column = _SOURCES.get(field, field)
         if field == "event_time":
             events[field] = to_microseconds(transactions["event_time"])
         elif column not in transactions:
             events[field] = np.nan if events[field].dtype.kind == "f" else 0
-        elif field in sources:
+        elif field in _SOURCES:
             events[field] = encode_ids(transactions[column])
         else:
             events[field] = transactions[column].to_numpy(np.float64)
     return events
 
 
-def merge_events(state: bytes | None, events: np.ndarray, *, retention: int) -> bytes:
-    """Add events to a state: each takes its place in time, a known transaction changes nothing.
-
-    Args:
-        state: The entity's state so far, or ``None``.
-        events: New records of the same dtype, in any order.
-        retention: How far back the longest window reaches, microseconds.
-
-    Returns:
-        The new state, without events older than ``retention + SLACK`` before the latest.
-    """
-    merged = np.concatenate((unpack(state, events.dtype), events))
-    _, first = np.unique(merged["transaction"], return_index=True)
-    merged = np.sort(merged[first], order=("event_time", "transaction"))
-    oldest = merged["event_time"][-1] - retention - SLACK
-    return pack(merged[np.searchsorted(merged["event_time"], oldest) :])
-
-
-def pack(records: np.ndarray) -> bytes:
-    """Serialise records into a state."""
-    return HEADER + records.tobytes()
+def pack(events: np.ndarray | bytes, tiles: np.ndarray | None = None) -> bytes:
+    """Serialise events, and the tiles before them, into a state."""
+    num_tiles = 0 if tiles is None else tiles.size
+    older = b"" if tiles is None else tiles.tobytes()
+    newer = events if isinstance(events, bytes) else events.tobytes()
+    return b"".join((_HEADER.pack(MAGIC, num_tiles), older, newer))
 
 
 def unpack(state: bytes | None, dtype: np.dtype) -> np.ndarray:
-    """Read a state's records.
+    """Read a state's events.
 
     Raises:
         ValueError: If the bytes are not a state of this layout.
     """
     if state is None:
         return np.empty(0, dtype)
-    if state[:8] != HEADER or (len(state) - 8) % dtype.itemsize:
-        raise ValueError(
-            "the online store holds a state this version cannot read;"
-            " run `throughline fraud features` to rebuild it"
-        )
-    return np.frombuffer(state, dtype, offset=8)
+    start = _HEADER.size + count_tiles(state) * TILE.itemsize
+    if start > len(state) or (len(state) - start) % dtype.itemsize:
+        raise _unreadable()
+    return np.frombuffer(state, dtype, offset=start)
 
 
-def build_event_states(transactions: pd.DataFrame, state: str) -> pd.DataFrame:
-    """Build every entity's state from transactions.
+def unpack_tiles(state: bytes | None) -> np.ndarray:
+    """Read a state's tiles, oldest first."""
+    num_tiles = 0 if state is None else count_tiles(state)
+    return np.frombuffer(state or b"", TILE, num_tiles, _HEADER.size if num_tiles else 0)
 
-    Args:
-        transactions: All events up to the instant the states are for.
-        state: One of ``EVENT_STATES``.
 
-    Returns:
-        The key column and the state, one row per entity; each keeps what its own latest event says.
+def count_tiles(state: bytes) -> int:
+    """Count a state's tiles; 0 where every event is kept by itself.
+
+    Raises:
+        ValueError: If the bytes are not a state of this layout.
+
+    >>> count_tiles(pack(np.empty(0, IP_EVENT)))
+    0
     """
-    key, retention = EVENT_STATES[state]
-    kept = transactions[transactions[key].notna()]
-    events = make_events(kept, state)
-    rows = kept.groupby(key, sort=False).indices
-    return pd.DataFrame(
-        {
-            key: list(rows),
-            state: [merge_events(None, events[row], retention=retention) for row in rows.values()],
-        }
+    if len(state) < _HEADER.size or state[:8] != MAGIC:
+        raise _unreadable()
+    num_tiles: int = _HEADER.unpack_from(state)[1]
+    return num_tiles
+
+
+def find_tiled(states: Sequence[bytes | None]) -> np.ndarray:
+    """Say of each state whether a part of its history is held in tiles, at a lower resolution."""
+    return np.array([state is not None and count_tiles(state) > 0 for state in states], dtype=bool)
+
+
+def _unreadable() -> ValueError:
+    return ValueError(
+        "the online store holds a state this version cannot read;"
+        " run `throughline fraud features` to rebuild it"
     )
-
-
-def build_label_states(
-    transactions: pd.DataFrame, labels: pd.DataFrame, state: str
-) -> pd.DataFrame:
-    """Build every entity's daily label counts; a second build from the same labels is the same."""
-    key = LABEL_STATES[state]
-    days = count_label_days(transactions, labels, key)
-    latest = days.groupby(key)["day_time_us"].transform("max")
-    days = days[days["day_time_us"] >= latest - (RISK_WINDOW_DAYS + 1) * DAY]
-    records = np.zeros(len(days), LABEL_DAY)
-    records["event_time"] = days["day_time_us"]
-    records["num_labels"], records["num_frauds"] = days["num_labels"], days["num_frauds"]
-    rows = days.groupby(key, sort=False).indices
-    return pd.DataFrame({key: list(rows), state: [pack(records[row]) for row in rows.values()]})

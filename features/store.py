@@ -9,6 +9,7 @@ both.
 from __future__ import annotations
 
 import shutil
+import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -27,11 +28,11 @@ from configs.files import read_json, write_json, write_whole
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_summary, load_transactions, summary_path
+from features.connections import connect_states, make_feast_connection_string
 from features.definitions import (
     HISTORY_VIEWS,
     OFFLINE_FOLDER,
     SERVING_SERVICE,
-    STATE_VIEWS,
     TRAINING_SERVICE,
     build_entities,
     build_history_views,
@@ -41,11 +42,8 @@ from features.definitions import (
 from features.fraud_history import compute_history, to_microseconds
 from features.fraud_online import make_requests
 from features.fraud_selection import FeatureSet, select_features
-from features.fraud_state import (
-    EVENT_STATES,
-    build_event_states,
-    build_label_states,
-)
+from features.fraud_state import EVENT_STATES, STATE_KEYS
+from features.state_merge import build_event_states, build_label_states
 
 STAMP = "features.json"
 
@@ -60,6 +58,8 @@ class FraudFeatureStore:
         built_as_of: The instant its online half was built for, UTC.
         training_service: Point-in-time history.
         serving_service: Windows derived from states at the request's time.
+        redis_url: Where its online half is; ``None`` for the SQLite file beside the registry.
+        build: Name of this build; a store built anew has another.
     """
 
     feast: FeatureStore
@@ -67,6 +67,8 @@ class FraudFeatureStore:
     built_as_of: pd.Timestamp
     training_service: FeatureService
     serving_service: FeatureService
+    redis_url: str | None
+    build: str
 
     @property
     def folder(self) -> Path:
@@ -102,7 +104,7 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
             f"the features in {stamp.parent} were built from other transactions than {runs} holds;"
             " run `throughline fraud features`"
         )
-    feast = _connect(stamp.parent)
+    feast = _connect(stamp.parent, redis_url=document["redis_url"])
     return FraudFeatureStore(
         feast=feast,
         features=FeatureSet(
@@ -113,11 +115,18 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
         built_as_of=pd.Timestamp(document["as_of"]),
         training_service=feast.get_feature_service(TRAINING_SERVICE),
         serving_service=feast.get_feature_service(SERVING_SERVICE),
+        redis_url=document["redis_url"],
+        build=document["build"],
     )
 
 
 def build_feature_store(
-    runs: Path, transactions: pd.DataFrame, labels: pd.DataFrame, *, as_of: pd.Timestamp
+    runs: Path,
+    transactions: pd.DataFrame,
+    labels: pd.DataFrame,
+    *,
+    as_of: pd.Timestamp,
+    redis_url: str | None = None,
 ) -> FraudFeatureStore:
     """Compute all window tables, write them, register every Feast object, fill the online store.
 
@@ -129,6 +138,8 @@ def build_feature_store(
         transactions: In the contract's columns, sorted by ``event_time``.
         labels: ``transaction_id, is_fraud, label_time``.
         as_of: The instant the online store is for, UTC.
+        redis_url: Redis to keep the online half in, instead of a SQLite file. It is written in
+            place; until that is done, reading from it is an error.
 
     Returns:
         The opened store.
@@ -143,9 +154,12 @@ def build_feature_store(
     for name, table in tables.items():
         _write_table(folder, name, table)
     for state in _states_of(transactions):
-        _write_table(folder, f"{state}_state", _build_state(transactions, labels, state).head(0))
-    feast = _connect(folder)
+        empty = _build_state(transactions.head(0), labels.head(0), state)
+        _write_table(folder, f"{state}_state", empty.drop(columns="event_time_us"))
+    feast = _connect(folder, redis_url=redis_url)
     _register(feast, tables, transactions, features)
+    states = connect_states(folder, redis_url)
+    states.clear()
     _materialise(feast, transactions, labels, as_of=as_of)
     write_json(
         folder / STAMP,
@@ -155,8 +169,11 @@ def build_feature_store(
             "dropped": features.dropped,
             "as_of": as_of.isoformat(),
             "data": _hash_data(runs),
+            "redis_url": redis_url,
+            "build": f"{as_of:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
         },
     )
+    states.mark_whole()
     shutil.rmtree(place, ignore_errors=True)
     folder.rename(place)
     return open_feature_store(runs)
@@ -207,8 +224,10 @@ def _materialise(
     arrived = labels[labels["label_time"] < as_of]
     names = [f"{state}_state" for state in _states_of(transactions)]
     for state in _states_of(transactions):
-        states = _build_state(known, arrived, state).assign(event_time=as_of)
-        _write_table(Path(feast.config.repo_path), f"{state}_state", states)
+        states = _build_state(known, arrived, state).drop(columns="event_time_us")
+        _write_table(
+            Path(feast.config.repo_path), f"{state}_state", states.assign(event_time=as_of)
+        )
     instant = as_of.to_pydatetime()
     with redirect_stdout(StringIO()):  # Feast reports on standard output, which is for results
         feast.materialize(instant - timedelta(seconds=1), instant, feature_views=names)
@@ -245,7 +264,9 @@ def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -
         The columns and order of ``read_training_features``.
     """
     rows: dict[str, list[Any]] = {
-        key: transactions[key].fillna("").tolist() for key in STATE_KEYS if key in transactions
+        key: transactions[key].fillna("").tolist()
+        for key in _state_join_keys()
+        if key in transactions
     }
     rows |= {name: column.tolist() for name, column in make_requests(transactions).items()}
     found = store.feast.get_online_features(features=store.serving_service, entity_rows=rows)
@@ -265,7 +286,13 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
     transactions, labels = load_transactions(config.runs), load_labels(config.runs)
     last = transactions["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
     with show_progress("Computing windows"):
-        store = build_feature_store(config.runs, transactions, labels, as_of=as_of or last)
+        store = build_feature_store(
+            config.runs,
+            transactions,
+            labels,
+            as_of=as_of or last,
+            redis_url=config.redis_url,
+        )
     return {
         "features": list(store.features.names),
         "dropped": store.features.dropped,
@@ -276,10 +303,7 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
     }
 
 
-STATE_KEYS = tuple(dict.fromkeys(STATE_VIEWS.values()))
-
-
-def _connect(folder: Path) -> FeatureStore:
+def _connect(folder: Path, *, redis_url: str | None) -> FeatureStore:
     folder = folder.resolve()  # Feast would lay a relative path onto the folder a second time
     folder.mkdir(parents=True, exist_ok=True)
     return FeatureStore(
@@ -288,7 +312,9 @@ def _connect(folder: Path) -> FeatureStore:
             provider="local",
             repo_path=folder,
             registry=RegistryConfig(path=str(folder / "registry.db"), cache_ttl_seconds=0),
-            online_store={"type": "sqlite", "path": str(folder / "online.db")},
+            online_store={"type": "sqlite", "path": str(folder / "online.db")}
+            if redis_url is None
+            else {"type": "redis", "connection_string": make_feast_connection_string(redis_url)},
             offline_store={"type": "features.offline_store.AsofOfflineStore"},
             entity_key_serialization_version=3,
         )
@@ -302,12 +328,16 @@ def _hash_data(runs: Path) -> str | None:
     return str(load_summary(runs)["sha256"]["transactions.parquet"])
 
 
+def _state_join_keys() -> list[str]:
+    return list(dict.fromkeys(STATE_KEYS.values()))
+
+
 def _join_keys() -> list[str]:
     return list(dict.fromkeys(key for keys in HISTORY_VIEWS.values() for key in keys))
 
 
 def _states_of(transactions: pd.DataFrame) -> list[str]:
-    return [state for state, key in STATE_VIEWS.items() if key in transactions]
+    return [state for state, key in STATE_KEYS.items() if key in transactions]
 
 
 def _build_state(transactions: pd.DataFrame, labels: pd.DataFrame, state: str) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """A stretch of history becomes requests to a running service, in time order, as it happened.
 
-Hour by hour: the hour's events are published to the online store, then scored. Windows are strictly
-past, so a transaction sees those before it, and neither itself nor what follows. Labels are
-published once a day, those that had arrived by midnight.
+Hour by hour: the hour's events go through the stream into the online store, then are scored.
+Windows are strictly past, so a transaction sees those before it, and neither itself nor what
+follows. Labels are published once a day, those that had arrived by midnight.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pandas as pd
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
-from features.publish import publish_labels, publish_transactions
-from features.store import FraudFeatureStore, open_feature_store
+from features.fraud_stream import FraudStream, connect_stream
+from features.publish import publish_labels
+from features.store import open_feature_store
 from serving.client import replay_transactions
 from serving.prediction_log import get_prediction_folder
 
@@ -23,7 +24,7 @@ from serving.prediction_log import get_prediction_folder
 def replay_history(
     url: str,
     *,
-    store: FraudFeatureStore,
+    stream: FraudStream,
     transactions: pd.DataFrame,
     labels: pd.DataFrame,
     since: pd.Timestamp,
@@ -33,7 +34,7 @@ def replay_history(
 
     Args:
         url: The service's address.
-        store: The feature store the service reads, as of ``since``.
+        stream: Of the feature store that the service reads, which is as of ``since``.
         transactions: The whole history; labels may speak of any of it.
         labels: ``transaction_id, is_fraud, label_time``.
         since: First instant, UTC.
@@ -46,14 +47,16 @@ def replay_history(
     rows = transactions[(times >= since) & (times < until)]
     hours = [hour for _, hour in rows.groupby(rows["event_time"].dt.floor("h"))]
     published_day: pd.Timestamp | None = None
+    processor = stream.make_processor()
 
     def publish(hour: pd.DataFrame) -> None:
         nonlocal published_day
         day = hour["event_time"].iloc[0].normalize()
         if day != published_day:
-            publish_labels(store, transactions, labels[labels["label_time"] < day])
+            publish_labels(stream.states, transactions, labels[labels["label_time"] < day])
             published_day = day
-        publish_transactions(store, hour)
+        stream.publish(hour)
+        processor.run(until_empty=True)
         advance(1)
 
     with show_progress(f"Replaying {len(rows):,} transactions", total=len(hours)) as advance:
@@ -85,7 +88,7 @@ def run_replay(config: FraudConfig, *, url: str, days: int) -> dict[str, Any]:
         )
     answers = replay_history(
         url,
-        store=store,
+        stream=connect_stream(config.runs, store, config.stream),
         transactions=transactions,
         labels=load_labels(config.runs),
         since=since,

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from configs.schema import load_fraud_config
 from features.fraud_replay import recompute_features
 from features.fraud_state import SLACK
-from features.publish import publish_labels, publish_transactions
+from features.fraud_stream import connect_stream
+from features.publish import publish_labels
 from features.store import (
     build_feature_store,
     read_online_features,
@@ -77,11 +79,14 @@ def test_publishing_in_slices_gives_the_state_that_materialising_gives(world, tm
     half_way = transactions["event_time"].iloc[2500]
     store = build_feature_store(tmp_path, transactions, labels, as_of=half_way)
     rest = transactions[transactions["event_time"] >= transactions["event_time"].iloc[2500]]
+    stream = connect_stream(tmp_path, store, load_fraud_config().stream)
+    processor = stream.make_processor()
     for start in range(0, len(rest), 100):
-        publish_transactions(store, rest.iloc[start : start + 100].sample(frac=1, random_state=0))
-        publish_transactions(store, rest.iloc[start : start + 30])
+        stream.publish(rest.iloc[start : start + 100].sample(frac=1, random_state=0))
+        stream.publish(rest.iloc[start : start + 30])
+        processor.run(until_empty=True)
     end = transactions["event_time"].iloc[-1]
-    publish_labels(store, transactions, labels[labels["label_time"] < end])
+    publish_labels(stream.states, transactions, labels[labels["label_time"] < end])
     requests = latest(transactions)
     assert_same_features(
         read_training_features(store, requests), read_online_features(store, requests)

@@ -19,7 +19,7 @@ import pytest
 
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
-from features.publish import publish_transactions
+from features.fraud_stream import connect_stream
 from features.store import (
     get_store_folder,
     open_feature_store,
@@ -373,7 +373,9 @@ def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world
         event_time=pd.Timestamp(messages[0]["event_time"]) - pd.Timedelta(minutes=1),
     )
     store = open_feature_store(tiny_world.runs)
-    publish_transactions(store, known)
+    stream = connect_stream(tiny_world.runs, store, tiny_world.stream)
+    stream.publish(known)
+    stream.make_processor().run(until_empty=True)
     after = post(url, "/predict", {"transaction": messages[0], "explain": True}).json()
     assert after["degraded_reason"] is None
     assert count_last_hour(tiny_world, url, messages[0]) == 1.0

@@ -9,13 +9,14 @@ from features.fraud_state import (
     CUSTOMER_EVENT,
     MERCHANT_EVENT,
     SLACK,
+    EventState,
     encode_id,
     encode_ids,
     make_events,
-    merge_events,
     pack,
     unpack,
 )
+from features.state_merge import ADDED, DUPLICATE, merge_states
 from features.windows import DAY, HOUR
 
 
@@ -23,23 +24,42 @@ def events(*rows):
     return np.array([(time, code, amount) for time, code, amount in rows], dtype=MERCHANT_EVENT)
 
 
-def test_an_event_twice_changes_nothing():
-    once = merge_events(None, events((5, 1, 10.0)), retention=DAY)
-    assert merge_events(once, events((5, 1, 10.0)), retention=DAY) == once
+def merge(state, new, max_events=100):
+    """Add events to one entity's state, with a longest window of a day."""
+    kind = EventState("merchant_id", MERCHANT_EVENT, DAY, max_events)
+    return merge_states([state], new, np.zeros(new.size, np.int64), kind=kind)
+
+
+def test_an_event_twice_changes_nothing_and_is_counted():
+    once = merge(None, events((5, 1, 10.0))).states[0]
+    again = merge(once, events((5, 1, 10.0), (5, 1, 10.0)))
+    assert again.states[0] == once
+    assert again.outcomes.tolist() == [DUPLICATE, DUPLICATE]
+
+
+def test_a_transaction_told_again_with_another_time_or_amount_changes_nothing():
+    once = merge(None, events((5, 1, 10.0)))
+    assert merge(once.states[0], events((7, 1, 99.0))).states == once.states
+
+
+def test_of_a_transaction_twice_among_the_new_ones_the_first_counts():
+    merged = merge(None, events((5, 1, 10.0), (6, 1, 99.0)))
+    assert unpack(merged.states[0], MERCHANT_EVENT)["amount"].tolist() == [10.0]
+    assert merged.outcomes.tolist() == [ADDED, DUPLICATE]
 
 
 def test_events_out_of_order_end_in_the_same_state():
     first, second, third = events((5, 1, 1.0)), events((7, 2, 2.0)), events((6, 3, 3.0))
-    in_order = merge_events(None, np.concatenate((first, third, second)), retention=DAY)
+    in_order = merge(None, np.concatenate((first, third, second))).states[0]
     state = None
     for event in (second, first, third):
-        state = merge_events(state, event, retention=DAY)
+        state = merge(state, event).states[0]
     assert state == in_order
 
 
 def test_a_state_keeps_the_longest_window_and_the_slack_and_no_more():
     old = events((0, 1, 1.0), (1, 2, 1.0), (DAY + SLACK + 1, 3, 1.0))
-    kept = unpack(merge_events(None, old, retention=DAY), MERCHANT_EVENT)
+    kept = unpack(merge(None, old).states[0], MERCHANT_EVENT)
     assert kept["event_time"].tolist() == [1, DAY + SLACK + 1]
 
 

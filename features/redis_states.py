@@ -1,0 +1,149 @@
+"""States in Redis: one hash per entity, as Feast writes and reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import redis
+
+from features.feast_layout import (
+    PROJECT,
+    decode_value,
+    encode_redis_field,
+    encode_redis_key,
+    encode_redis_time_field,
+    encode_timestamp,
+    encode_value,
+)
+from features.fraud_state import STATE_KEYS
+from features.state_store import (
+    Lease,
+    LeaseLostError,
+    StoreEmptyError,
+    Update,
+    new_token,
+)
+
+MARK = f"{PROJECT}:whole"
+_PROCESSORS = f"{PROJECT}:processors"
+_VALUE_FIELDS = {name: encode_redis_field(f"{name}_state", name) for name in STATE_KEYS}
+_TIME_FIELDS = {name: encode_redis_time_field(f"{name}_state") for name in STATE_KEYS}
+_SCRIPTS = {
+    "renew": "if redis.call('get', KEYS[1]) == ARGV[1] then"
+    " return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0",
+    "release": "if redis.call('get', KEYS[1]) == ARGV[1] then"
+    " return redis.call('del', KEYS[1]) end return 0",
+}
+
+
+class RedisStates:
+    """The states that Feast's Redis online store holds; see ``features.state_store.StateStore``.
+
+    Args:
+        client: Connected to the database Feast uses; replies are bytes.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._renew = client.register_script(_SCRIPTS["renew"])
+        self._release = client.register_script(_SCRIPTS["release"])
+
+    def read(
+        self, entities: Mapping[str, Sequence[str]], states: Sequence[str]
+    ) -> dict[str, list[bytes | None]]:
+        """Read states of entities: one pipelined HMGET per entity, however many its states are."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.exists(MARK)
+        by_key = {key: [s for s in states if STATE_KEYS[s] == key] for key in entities}
+        for key, wanted in by_key.items():
+            fields = [_VALUE_FIELDS[state] for state in wanted]
+            if fields:
+                for entity in entities[key]:
+                    pipe.hmget(encode_redis_key(key, entity), fields)
+        is_whole, *replies = pipe.execute()
+        if not is_whole:
+            raise StoreEmptyError
+        found: dict[str, list[bytes | None]] = {}
+        rest = iter(replies)
+        for key, wanted in by_key.items():
+            rows = list(islice(rest, len(entities[key]) if wanted else 0))
+            for position, state in enumerate(wanted):
+                found[state] = [
+                    None if row[position] is None else decode_value(row[position]) for row in rows
+                ]
+        return found
+
+    def write(self, updates: Sequence[Update], *, lease: Lease | None) -> None:
+        """Write states in one transaction that the lease and the mark are watched for."""
+        with self._client.pipeline(transaction=lease is not None) as pipe:
+            if lease is not None:
+                pipe.watch(_lease_key(lease.partition), MARK)  # type: ignore[no-untyped-call]
+                held, is_whole = pipe.get(_lease_key(lease.partition)), pipe.exists(MARK)
+                if not is_whole:
+                    raise StoreEmptyError
+                if held != lease.token.encode():
+                    raise LeaseLostError(f"partition {lease.partition} has another owner")
+                pipe.multi()
+            for update in updates:
+                fields: dict[Any, Any] = {
+                    _VALUE_FIELDS[update.state]: encode_value(update.value),
+                    _TIME_FIELDS[update.state]: encode_timestamp(update.event_time),
+                }
+                pipe.hset(encode_redis_key(STATE_KEYS[update.state], update.entity), mapping=fields)
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                raise LeaseLostError("the lease or the store changed hands meanwhile") from None
+
+    def acquire(self, partition: int, *, seconds: float) -> Lease | None:
+        """Take a partition's lease if nobody holds it."""
+        lease = Lease(partition, new_token())
+        taken = self._client.set(_lease_key(partition), lease.token, nx=True, px=_ms(seconds))
+        return lease if taken else None
+
+    def renew(self, lease: Lease, *, seconds: float) -> bool:
+        """Prolong a lease; false if it is not held any more."""
+        return bool(self._renew([_lease_key(lease.partition)], [lease.token, _ms(seconds)]))
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back, if it is still held."""
+        self._release([_lease_key(lease.partition)], [lease.token])
+
+    def count_processors(self, processor: str, *, seconds: float) -> int:
+        """Say that a processor lives, and count those that said so lately."""
+        now = time.time()
+        pipe = self._client.pipeline()
+        pipe.zadd(_PROCESSORS, {processor: now})
+        pipe.zremrangebyscore(_PROCESSORS, "-inf", now - seconds)
+        pipe.zcard(_PROCESSORS)
+        return int(pipe.execute()[-1])
+
+    def forget_processor(self, processor: str) -> None:
+        """Say that a processor has ended."""
+        self._client.zrem(_PROCESSORS, processor)
+
+    def clear(self) -> None:
+        """Take the mark away, then remove every entity's hash."""
+        self._client.delete(MARK)
+        keys = self._client.scan_iter(match=f"*{PROJECT}", count=10_000)
+        while batch := list(islice(keys, 10_000)):
+            self._client.unlink(*batch)
+
+    def mark_whole(self) -> None:
+        """Say that the store holds every entity's state."""
+        self._client.set(MARK, str(int(time.time())))
+
+    def is_whole(self) -> bool:
+        """Whether the store holds every entity's state."""
+        return bool(self._client.exists(MARK))
+
+
+def _lease_key(partition: int) -> str:
+    return f"{PROJECT}:lease:{partition}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

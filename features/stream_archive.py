@@ -1,0 +1,88 @@
+"""What the stream accepted, and what it did not, kept on disk.
+
+Accepted transactions are appended to an archive before their states are written: with the history
+the feature store was built from, it holds everything the online store knows, and can rebuild it.
+Refused lines go to a table of dead letters. Both may be told twice what happened once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from features.stream_log import Entry
+from features.stream_messages import build_frame, decode
+
+
+class Archive:
+    """Accepted lines of the stream, one file per partition.
+
+    Args:
+        folder: Where the files are; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, partition: int, lines: Sequence[bytes]) -> None:
+        """Append lines; a line that a killed process left half-written is ended first."""
+        if lines:
+            with (self._folder / f"{partition:03d}.jsonl").open("ab") as file:
+                file.write(b"\n" + b"\n".join(lines) + b"\n")
+
+    def load(self) -> pd.DataFrame:
+        """Read every accepted transaction once, in the contract's columns, in time order."""
+        messages = []
+        for path in sorted(self._folder.glob("*.jsonl")):
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        messages.append(decode(line.rstrip(b"\n")))
+                    except ValueError:  # torn by a kill: not acknowledged, so it came again
+                        continue
+        frame = build_frame(messages)
+        if not messages:
+            return frame
+        frame = frame.drop_duplicates("transaction_id", keep="first")
+        return frame.sort_values("event_time", kind="stable", ignore_index=True)
+
+
+class DeadLetters:
+    """Lines that were refused, in a SQLite table: ``partition, position, reason, line``.
+
+    Args:
+        path: The database; made if absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS dead_letters (partition INTEGER, position TEXT,"
+            " reason TEXT NOT NULL, line BLOB NOT NULL, PRIMARY KEY (partition, position))"
+        )
+
+    def add(self, partition: int, refused: Iterable[tuple[Entry, str]]) -> None:
+        """Add refused entries with the reason; an entry that is there already changes nothing."""
+        rows = [(partition, entry.position, reason, entry.line) for entry, reason in refused]
+        if rows:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?)", rows
+            )
+            self._connection.execute("COMMIT")
+
+    def count(self) -> dict[str, int]:
+        """Count the letters by the first words of their reason."""
+        rows = self._connection.execute("SELECT reason FROM dead_letters").fetchall()
+        kinds = pd.Series([reason.split(":")[0] for (reason,) in rows], dtype=object)
+        return {str(kind): int(num) for kind, num in kinds.value_counts().items()}
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()

@@ -1,0 +1,328 @@
+"""Lines of the log become states in the online store: in micro-batches, effectively once.
+
+Delivery is at least once and merging is idempotent, so each transaction counts once: a batch is
+archived, its states are written, and only then is it acknowledged. Killed in between, the batch
+comes again and changes nothing.
+
+Several processors share the partitions: each holds at most its fair share, by leases that run out
+when their holder is gone. A partition's states are written by its lease's holder alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from features.fraud_state import EVENT_STATES, EventState, count_tiles, encode_entity, encode_id
+from features.state_merge import BEYOND_TILES, DUPLICATE, merge_states
+from features.state_store import (
+    Lease,
+    LeaseLostError,
+    StateStore,
+    StoreEmptyError,
+    Update,
+    new_token,
+)
+from features.stream_archive import Archive, DeadLetters
+from features.stream_log import Entry, StreamLog, find_partition
+from features.stream_messages import Lateness, StreamTransaction, check_lateness, decode
+
+MAX_PAUSE_SECONDS = 2.0
+
+
+@dataclass
+class StreamCounts:
+    """What became of the transactions read; each counts once, in its customer's partition.
+
+    Attributes:
+        accepted: Took their place in the windows.
+        duplicates: Were known already and changed nothing.
+        late: Came after the watermark; dead letters.
+        future: Were ahead of their publisher's clock; dead letters.
+        undecodable: Were no transaction; dead letters.
+        beyond_tiles: Events (per entity) refused because tiles had closed over their time.
+        tiled_states: States written that hold tiles, at a lower resolution.
+        batches: Micro-batches written.
+    """
+
+    accepted: int = 0
+    duplicates: int = 0
+    late: int = 0
+    future: int = 0
+    undecodable: int = 0
+    beyond_tiles: int = 0
+    tiled_states: int = 0
+    batches: int = 0
+
+    def add(self, other: StreamCounts) -> None:
+        """Add another's counts to these."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+class Accepted(NamedTuple):
+    """A transaction that takes its place, and the line it came as."""
+
+    message: StreamTransaction
+    line: bytes
+
+
+@dataclass(frozen=True)
+class ProcessorSettings:
+    """How a processor works.
+
+    Attributes:
+        batch_rows: At most how many lines are merged and written at once.
+        wait_seconds: How long to wait when there is nothing to read.
+        lease_seconds: How long a partition stays with a processor that says nothing.
+        lateness: What is too late, and what is from the future.
+    """
+
+    batch_rows: int
+    wait_seconds: float
+    lease_seconds: float
+    lateness: Lateness
+
+
+class StreamProcessor:
+    """Keep the online store up to date with the log.
+
+    Args:
+        log: Where transactions come from.
+        states: The online store.
+        archive: Where accepted lines go.
+        dead_letters: Where refused lines go.
+        settings: See ``ProcessorSettings``.
+        unavailable: What the store and the log raise while they cannot be reached; the processor
+            waits until they can.
+        observe: Called after each write with the seconds from ``available_time`` to now, one per
+            accepted transaction. Shape ``(transactions,)``.
+        tell: Called with a sentence when the processor starts to wait, and when it goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: StreamLog,
+        states: StateStore,
+        archive: Archive,
+        dead_letters: DeadLetters,
+        settings: ProcessorSettings,
+        unavailable: tuple[type[Exception], ...] = (),
+        observe: Callable[[np.ndarray], None] = lambda _: None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.counts = StreamCounts()
+        self.watermark: int | None = None
+        self._log = log
+        self._states = states
+        self._archive = archive
+        self._dead_letters = dead_letters
+        self._settings = settings
+        self._unavailable: tuple[type[Exception], ...] = (*unavailable, StoreEmptyError)
+        self._observe = observe
+        self._tell = tell
+        self._name = new_token()
+        self._leases: dict[int, Lease] = {}
+        self._tended_at = -math.inf
+
+    def run(self, *, until_empty: bool = False, should_stop: Callable[[], bool] = bool) -> None:
+        """Process until told to stop, or until every partition is empty.
+
+        Args:
+            until_empty: End when everything in the log is acknowledged, by whichever processor.
+            should_stop: Asked between batches.
+        """
+        pause = 0.0
+        try:
+            while not should_stop():
+                try:
+                    worked = self._step()
+                    is_done = until_empty and not worked and self._is_empty()
+                    if pause:
+                        self._tell("going on")
+                        pause = 0.0
+                except self._unavailable as error:
+                    if not pause:
+                        self._tell(f"waiting: {error}")
+                    self._drop_leases()
+                    pause = min(2 * pause or 0.05, MAX_PAUSE_SECONDS)
+                    time.sleep(pause)
+                    continue
+                if is_done:
+                    return
+                if not worked:
+                    time.sleep(self._settings.wait_seconds)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the partitions back at once, so that nobody waits for the leases to run out."""
+        with suppress(*self._unavailable):
+            for lease in self._leases.values():
+                self._states.release(lease)
+            self._states.forget_processor(self._name)
+        self._drop_leases()
+
+    def _step(self) -> int:
+        """Process one batch of each partition held; return how many lines that were."""
+        now = time.monotonic()
+        if now - self._tended_at > self._settings.lease_seconds / 3:
+            self._tend_leases()
+            self._tended_at = now
+        num = 0
+        for partition, lease in list(self._leases.items()):
+            if time.monotonic() - self._tended_at > self._settings.lease_seconds:
+                break  # a batch took so long that the leases may have run out
+            entries = self._log.read(partition, max_entries=self._settings.batch_rows)
+            try:
+                self._process(lease, entries)
+            except LeaseLostError:
+                del self._leases[partition]
+            num += len(entries)
+        return num
+
+    def _tend_leases(self) -> None:
+        """Renew the leases, and take or give back partitions until the share is fair."""
+        seconds = self._settings.lease_seconds
+        for partition, lease in list(self._leases.items()):
+            if not self._states.renew(lease, seconds=seconds):
+                del self._leases[partition]
+        num_processors = self._states.count_processors(self._name, seconds=seconds)
+        fair_share = math.ceil(self._log.num_partitions / num_processors)
+        for partition in sorted(self._leases)[fair_share:]:
+            self._states.release(self._leases.pop(partition))
+        for partition in range(self._log.num_partitions):
+            # What a processor read after its lease had run out was never acknowledged.
+            self._log.rewind(partition)
+            if partition not in self._leases and len(self._leases) < fair_share:
+                lease_or_none = self._states.acquire(partition, seconds=seconds)
+                if lease_or_none is not None:
+                    self._leases[partition] = lease_or_none
+
+    def _drop_leases(self) -> None:
+        """Forget the leases: what was read is read again once they are held anew."""
+        self._leases.clear()
+        self._tended_at = -math.inf
+
+    def _is_empty(self) -> bool:
+        return not any(map(self._log.count_waiting, range(self._log.num_partitions)))
+
+    def _process(self, lease: Lease, entries: Sequence[Entry]) -> None:
+        """Archive a batch, write its states, acknowledge it: in this order."""
+        if not entries:
+            return
+        counts = StreamCounts(batches=1)
+        accepted = self._sort_out(lease.partition, entries, counts)
+        at_home = [item for item in accepted if self._is_home(item.message, lease.partition)]
+        self._archive.append(lease.partition, [item.line for item in at_home])
+        updates = self._merge(lease.partition, [item.message for item in accepted], counts)
+        self._states.write(updates, lease=lease)
+        self._log.acknowledge(lease.partition, entries)
+        counts.accepted = len(at_home) - counts.duplicates
+        self.counts.add(counts)
+        if at_home:
+            available = np.array([item.message.available_time for item in at_home])
+            newest = int(available.max()) - self._settings.lateness.max_lateness
+            self.watermark = max(newest, self.watermark or newest)
+            self._observe(time.time() - available / 1e6)
+
+    def _sort_out(
+        self, partition: int, entries: Sequence[Entry], counts: StreamCounts
+    ) -> list[Accepted]:
+        """Part what takes its place from what becomes a dead letter."""
+        accepted, refused = [], []
+        for entry in entries:
+            try:
+                message = decode(entry.line)
+            except ValueError as error:
+                counts.undecodable += 1
+                refused.append((entry, str(error)))
+                continue
+            reason = check_lateness(message, self._settings.lateness)
+            if reason is None:
+                accepted.append(Accepted(message, entry.line))
+            elif self._is_home(message, partition):
+                counts.late += reason.startswith("late")
+                counts.future += not reason.startswith("late")
+                refused.append((entry, reason))
+        self._dead_letters.add(partition, refused)
+        return accepted
+
+    def _is_home(self, message: StreamTransaction, partition: int) -> bool:
+        """Whether this is the one partition that counts and archives a transaction."""
+        return find_partition(message.customer_id, self._log.num_partitions) == partition
+
+    def _merge(
+        self, partition: int, messages: Sequence[StreamTransaction], counts: StreamCounts
+    ) -> list[Update]:
+        """Merge a batch into the states of the partition's own entities."""
+        owned = {
+            name: _select_entities(messages, kind.key, partition, self._log.num_partitions)
+            for name, kind in EVENT_STATES.items()
+        }
+        entities = {EVENT_STATES[name].key: list(own.entities) for name, own in owned.items()}
+        held = self._states.read(entities, list(EVENT_STATES))
+        updates = []
+        for name, own in owned.items():
+            kind = EVENT_STATES[name]
+            events = build_events(own.messages, kind)
+            merged = merge_states(held[name], events, own.owners, kind=kind)
+            counts.beyond_tiles += int((merged.outcomes == BEYOND_TILES).sum())
+            if kind.key == "customer_id":
+                counts.duplicates += int((merged.outcomes == DUPLICATE).sum())
+            for entity, before, after, newest in zip(
+                own.entities, held[name], merged.states, merged.newest.tolist(), strict=True
+            ):
+                if after is not None and after != before:
+                    counts.tiled_states += count_tiles(after) > 0
+                    updates.append(Update(name, entity, after, newest))
+        return updates
+
+
+class _Owned(NamedTuple):
+    """The messages that concern a partition's entities of one kind, and whose each is."""
+
+    messages: list[StreamTransaction]
+    owners: np.ndarray
+    entities: list[str]
+
+
+def _select_entities(
+    messages: Sequence[StreamTransaction], key: str, partition: int, num_partitions: int
+) -> _Owned:
+    index: dict[str, int] = {}
+    kept, owners = [], []
+    for message in messages:
+        entity = getattr(message, key)
+        if entity is not None and find_partition(entity, num_partitions) == partition:
+            kept.append(message)
+            owners.append(index.setdefault(entity, len(index)))
+    return _Owned(kept, np.array(owners, dtype=np.int64), list(index))
+
+
+def build_events(messages: Sequence[StreamTransaction], kind: EventState) -> np.ndarray:
+    """Turn messages into the records of one kind of state, in the same order.
+
+    ``features.fraud_state.make_events`` does the same from a frame; a test holds them equal.
+    """
+    columns = {
+        "event_time": [m.event_time for m in messages],
+        "transaction": [encode_id(m.transaction_id) for m in messages],
+        "amount": [m.amount for m in messages],
+        "merchant": [encode_entity(m.merchant_id) for m in messages],
+        "device": [encode_entity(m.device_id) for m in messages],
+        "customer": [encode_entity(m.customer_id) for m in messages],
+        "latitude": [np.nan if m.latitude is None else m.latitude for m in messages],
+        "longitude": [np.nan if m.longitude is None else m.longitude for m in messages],
+    }
+    events = np.zeros(len(messages), kind.dtype)
+    for name in kind.dtype.names or ():
+        events[name] = columns[name]
+    return events
