@@ -21,7 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Is this card transaction fraudulent, now? The stages, in order: data, features, train, "
-    "serve, load, monitor; demo runs them all.",
+    "serve, load, monitor; demo runs them all. stream keeps the online store up to date, rebuild "
+    "restores it.",
 )
 
 MAPPING_EXAMPLE = """\b
@@ -102,6 +103,59 @@ def fraud_features(
     from features.store import run_features
 
     finish(run_features(chosen, as_of=instant), json=json, config=config, runs=runs)
+
+
+@app.command("stream")
+def fraud_stream(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    publish_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="First publish so many days that follow the store's instant."),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when everything published is processed.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Keep the windows up to date with a stream of transactions, until Ctrl-C.
+
+    In: the log that transactions are published to (files; Redis Streams in the stack profile).
+    Out: their entities' states in the online store, an archive of what was accepted, a table of
+    dead letters. Start several: they share the partitions. Kill one: nothing is lost or doubled.
+
+    Example: throughline fraud stream --publish-days 3 --until-empty
+
+    Example: throughline fraud stream --set profile=stack
+
+    Next: throughline fraud parity
+    """
+    chosen = _read_config(config, settings, {"runs": runs})
+    from features.fraud_stream import run_stream
+
+    result = run_stream(chosen, publish_days=publish_days, until_empty=until_empty)
+    finish(result, json=json, config=config, runs=runs)
+
+
+@app.command("rebuild")
+def fraud_rebuild(
+    *, config: Config = None, runs: Runs = None, settings: Set = None, json: Json = None
+) -> None:
+    """Restore the online store, which is a cache, from history and the stream's archive.
+
+    In: the history the features were built from, what the stream has accepted since. Out: every
+    entity's state, written anew. Processors wait meanwhile and go on by themselves.
+
+    Example: throughline fraud rebuild --runs runs/mine
+
+    Next: throughline fraud parity
+    """
+    chosen = _read_config(config, settings, {"runs": runs})
+    from features.fraud_rebuild import run_rebuild
+
+    finish(run_rebuild(chosen), json=json, config=config, runs=runs)
 
 
 @app.command("train")

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
-from configs.schema import StreamSection
+from configs.schema import FraudConfig, StreamSection
+from data.fraud import load_transactions
 from features.connections import UNAVAILABLE, connect_redis, connect_states
+from features.fraud_history import to_times
 from features.redis_log import RedisLog
 from features.state_store import StateStore
-from features.store import FraudFeatureStore
+from features.store import FraudFeatureStore, open_feature_store
 from features.stream_archive import Archive, DeadLetters
 from features.stream_log import FileLog, StreamLog, publish
 from features.stream_messages import Lateness, encode_transactions
 from features.stream_processor import ProcessorSettings, StreamProcessor
 from features.windows import SECOND
+
+MAX_LIVE_SECONDS = 3600.0
+"""What took longer was not published live but replayed, at times of its own."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +109,101 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
 def open_archive(runs: Path, store: FraudFeatureStore) -> Archive:
     """Open the archive of what this build of the feature store has accepted since."""
     return Archive(runs / "stream" / "archive" / store.build)
+
+
+def run_stream(
+    config: FraudConfig, *, publish_days: int | None = None, until_empty: bool = False
+) -> dict[str, Any]:
+    """Run the stage: process the log until Ctrl-C, or until it is empty.
+
+    Args:
+        config: ``runs`` holds the feature store, and the log, archive and dead letters.
+        publish_days: First publish this many days of the history that follow the store's instant.
+        until_empty: End when everything in the log is acknowledged.
+
+    Returns:
+        ``published``, what became of the transactions (see ``StreamCounts``), ``waiting`` in the
+        log, ``watermark``, ``dead_letters`` by reason, transactions a second, seconds from
+        ``available_time`` to readable (of live transactions only), ``wrote`` and ``next``.
+
+    Raises:
+        ValueError: If no transaction follows the store's instant.
+    """
+    store = open_feature_store(config.runs)
+    stream = connect_stream(config.runs, store, config.stream)
+    published = 0
+    if publish_days is not None:
+        published = stream.publish(select_days(config.runs, store, days=publish_days))
+    freshness: deque[np.ndarray] = deque(maxlen=1000)
+    console = Console(stderr=True)
+    processor = stream.make_processor(observe=freshness.append, tell=console.print)
+    started = time.perf_counter()
+    with _report(console, processor) as should_stop:
+        try:
+            processor.run(until_empty=until_empty, should_stop=should_stop)
+        except KeyboardInterrupt:
+            console.print("stopped; what was not acknowledged stays in the log")
+    seconds = time.perf_counter() - started
+    return {
+        "published": published,
+        **asdict(processor.counts),
+        "waiting": sum(map(stream.log.count_waiting, range(stream.log.num_partitions))),
+        "watermark": _format_watermark(processor.watermark),
+        "dead_letters": stream.dead_letters.count(),
+        "seconds": round(seconds, 2),
+        "transactions_per_second": round(processor.counts.accepted / seconds),
+        "freshness": summarise_freshness(freshness),
+        "wrote": [store.redis_url or str(store.folder / "online.db"), str(config.runs / "stream")],
+        "next": "throughline fraud parity",
+    }
+
+
+def select_days(runs: Path, store: FraudFeatureStore, *, days: int) -> pd.DataFrame:
+    """Return the history's transactions of the days that follow the store's instant.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    history = load_transactions(runs)
+    until = store.built_as_of + pd.Timedelta(days=days)
+    rows = history[history["event_time"].between(store.built_as_of, until, inclusive="left")]
+    if rows.empty:
+        raise ValueError(
+            f"no transactions in the {days} days after {store.built_as_of:%Y-%m-%d %H:%M}, which"
+            " the online store was built for; build it earlier with"
+            " `throughline fraud features --as-of TIME`"
+        )
+    return rows
+
+
+def summarise_freshness(freshness: deque[np.ndarray]) -> dict[str, float] | None:
+    """Summarise seconds from event to readable, in milliseconds; ``None`` for a replay."""
+    seconds = np.concatenate([*freshness, np.empty(0)])
+    live = seconds[seconds < MAX_LIVE_SECONDS]
+    if not live.size:
+        return None
+    p50, p99 = np.percentile(live, [50, 99]) * 1000
+    return {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+
+
+@contextmanager
+def _report(console: Console, processor: StreamProcessor) -> Iterator[Callable[[], bool]]:
+    """Show what the processor has done, and how fast, while it runs."""
+    started = time.perf_counter()
+    with console.status("Processing the stream (Ctrl-C stops it)") as status:
+
+        def tick() -> bool:
+            counts, seconds = processor.counts, time.perf_counter() - started
+            status.update(
+                f"Processing the stream: {counts.accepted:,} accepted, {counts.duplicates:,}"
+                f" duplicates, {counts.accepted / max(seconds, 1e-9):,.0f}/s (Ctrl-C stops it)"
+            )
+            return False
+
+        yield tick
+
+
+def _format_watermark(watermark: int | None) -> str | None:
+    if watermark is None:
+        return None
+    return str(to_times(np.array([watermark]))[0].isoformat())
