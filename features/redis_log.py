@@ -13,7 +13,9 @@ from features.stream_log import Entry
 GROUP = "processors"
 CONSUMER = "owner"
 """The group's one consumer: whoever reads a partition holds its lease, whichever process it is."""
-_LINE = b"line"
+LINES_PER_ENTRY = 100
+"""A stream's entry holds this many lines at most: Redis then works once per hundred."""
+_LINES = b"lines"
 
 
 class RedisLog:
@@ -33,26 +35,32 @@ class RedisLog:
         self._cursors: dict[int, str] = {}
 
     def append(self, lines: Mapping[int, Sequence[bytes]]) -> None:
-        """Append lines to streams, all or none of them."""
+        """Append lines to streams, all or none of them; a line holds no line break."""
         pipe = self._client.pipeline(transaction=True)
         for partition, new in lines.items():
-            for line in new:
-                pipe.xadd(_stream(partition), {_LINE: line})
+            for start in range(0, len(new), LINES_PER_ENTRY):
+                lines_of_entry = b"\n".join(new[start : start + LINES_PER_ENTRY])
+                pipe.xadd(_stream(partition), {_LINES: lines_of_entry})
         pipe.execute()
 
     def read(self, partition: int, *, max_entries: int) -> list[Entry]:
         """Return what was read before and not acknowledged, then what is new."""
         cursor = self._cursors.get(partition, "0")
-        found = self._read_group(partition, cursor, max_entries)
+        found = self._read_group(partition, cursor, max(1, max_entries // LINES_PER_ENTRY))
         if cursor != ">":
-            self._cursors[partition] = found[-1].position if found else ">"
-            return found or self.read(partition, max_entries=max_entries)
-        return found
+            self._cursors[partition] = found[-1][0].decode() if found else ">"
+            if not found:
+                return self.read(partition, max_entries=max_entries)
+        return [
+            Entry(f"{position.decode()}/{number:03d}", line)
+            for position, fields in found
+            for number, line in enumerate(fields.get(_LINES, b"").split(b"\n"))
+        ]
 
     def acknowledge(self, partition: int, entries: Sequence[Entry]) -> None:
         """Acknowledge entries and remove them from the stream."""
         if entries:
-            positions = [entry.position for entry in entries]
+            positions = list(dict.fromkeys(entry.position.split("/")[0] for entry in entries))
             pipe = self._client.pipeline(transaction=True)
             pipe.xack(_stream(partition), GROUP, *positions)
             pipe.xdel(_stream(partition), *positions)
@@ -63,11 +71,13 @@ class RedisLog:
         self._cursors.pop(partition, None)
 
     def count_waiting(self, partition: int) -> int:
-        """Count the entries that are not acknowledged yet."""
+        """Count the stream's entries that are not acknowledged yet."""
         return int(self._client.xlen(_stream(partition)))
 
-    def _read_group(self, partition: int, cursor: str, max_entries: int) -> list[Entry]:
-        """Read entries after the cursor; ``>`` means those nobody has read."""
+    def _read_group(
+        self, partition: int, cursor: str, max_entries: int
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """Read the stream's entries after the cursor; ``>`` means those nobody has read."""
         stream = _stream(partition)
         try:
             reply: Any = self._client.xreadgroup(
@@ -78,10 +88,8 @@ class RedisLog:
                 raise
             self._make_group(stream)
             return []
-        entries = next(iter(reply.values()))[0] if isinstance(reply, dict) and reply else None
-        if entries is None:
-            entries = reply[0][1] if reply else []
-        return [Entry(key.decode(), fields.get(_LINE, b"")) for key, fields in entries if fields]
+        # An entry removed before it was acknowledged comes without fields.
+        return [(key, fields or {}) for key, fields in reply[0][1]] if reply else []
 
     def _make_group(self, stream: str) -> None:
         try:

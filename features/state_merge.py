@@ -70,11 +70,13 @@ def merge_states(
     frontiers = np.array([part["event_time"][-1] if part.size else _NEVER for part in tiles])
     held = [unpack(state, kind.dtype) for state in states]
     held_starts = _starts_of(np.array([part.size for part in held], dtype=np.int64))
+    # Joining bytes: concatenating arrays of records looks at every field of every array.
+    held_records = np.frombuffer(b"".join([part.tobytes() for part in held]), kind.dtype)
     order = np.lexsort((events["transaction"], events["event_time"], owners))
     counts = np.bincount(owners, minlength=len(states)).astype(np.int64)
     outcomes = _find_repeated(events["transaction"], owners)[order]
     merged, starts = _merge(
-        _as_words(np.concatenate([*held, np.empty(0, kind.dtype)])),
+        _as_words(held_records),
         held_starts,
         _as_words(events[order]),
         _starts_of(counts),

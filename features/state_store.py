@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 class LeaseLostError(RuntimeError):
-    """Another processor holds the partition now; nothing was written."""
+    """Another processor holds the partition now."""
 
 
 class StoreEmptyError(RuntimeError):
@@ -72,7 +72,7 @@ class StateStore(Protocol):
         """
 
     def write(self, updates: Sequence[Update], *, lease: Lease | None) -> None:
-        """Write states, all or none of them.
+        """Write states; if it fails, some may be written, and writing them again does no harm.
 
         Args:
             updates: New states.
@@ -80,8 +80,8 @@ class StateStore(Protocol):
                 whoever builds the store or writes states that no processor owns.
 
         Raises:
-            LeaseLostError: If the lease is not held any more; nothing was written.
-            StoreEmptyError: If the store is not whole; nothing was written. Not with ``None``.
+            LeaseLostError: If the lease is not held any more.
+            StoreEmptyError: If the store is not whole; never with ``None``.
         """
 
     def acquire(self, partition: int, *, seconds: float) -> Lease | None:

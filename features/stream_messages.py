@@ -23,7 +23,7 @@ Time = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800 * SECOND)]
 """Microseconds since 1970-01-01 UTC, up to 2100."""
 
 
-class StreamTransaction(msgspec.Struct, frozen=True, omit_defaults=True):
+class StreamTransaction(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One transaction on the stream; what else the line holds is kept by the archive."""
 
     transaction_id: Id
