@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+
+from command_line import Config, Json, Set, collect_changes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,3 +53,41 @@ def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
 
 def _drop_name(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "name"}
+
+
+@app.command("stream")
+def bench_stream(
+    *,
+    customers: Annotated[int, typer.Option(min=10, help="Of the simulated world.")] = 6500,
+    merchants: Annotated[int, typer.Option(min=10, help="Of the simulated world.")] = 2500,
+    rows: Annotated[int, typer.Option(min=100, help="Transactions at full speed.")] = 50_000,
+    rate: Annotated[
+        int, typer.Option(min=1, help="Transactions a second of the live run.")
+    ] = 10_000,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of the live run.")] = 10,
+    config: Config = None,
+    settings: Set = None,
+    json: Json = None,
+) -> None:
+    """Measure the stream processor: transactions a second per core, freshness of the windows.
+
+    Beside ours, the same processor with its states read and written through Feast's SDK. It starts
+    a Redis of its own on loopback, and stops it. Every state is checked against an offline build.
+
+    Example: throughline bench stream --rate 5000 --json runs/bench/stream.json
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, {})
+    chosen = load_fraud_config(config or DEFAULT_FRAUD_CONFIG, changes=changes)
+    from features.bench_stream import run_bench_stream
+
+    result = run_bench_stream(
+        customers=customers,
+        merchants=merchants,
+        rows=rows,
+        rate=rate,
+        seconds=seconds,
+        settings=chosen.stream,
+    )
+    finish_bench(result, json=json)

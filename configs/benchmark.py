@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,8 +86,8 @@ def measure_in_a_process(
         the process held, its libraries too).
     """
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_measure, (measure, arguments))
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measure, measure, arguments).result()
 
 
 def _measure(

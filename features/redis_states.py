@@ -161,7 +161,7 @@ def call_many(client: redis.Redis, commands: Sequence[tuple[bytes, ...]]) -> lis
     connection = client.connection_pool.get_connection()
     try:
         packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-        connection.send_packed_command([b"".join(packed)])
+        connection.send_packed_command([b"".join(packed)])  # type: ignore[no-untyped-call]
         return [connection.read_response(disable_decoding=True) for _ in commands]
     except BaseException:
         # Replies still under way must not meet the next caller.
