@@ -138,15 +138,20 @@ class LoadSection(Frozen):
 class MonitoringSection(Frozen):
     """When to believe an alarm, and what a challenger must show."""
 
+    window_days: PositiveInt
     min_rows: PositiveInt
     max_rows: PositiveInt
     num_reference_windows: PositiveInt
     false_alarm_rate: Share
     min_drifted_features: PositiveInt
     max_null_share_increase: Share
+    max_unit_ratio: Annotated[float, Field(gt=1.0)]
+    max_duplicate_share: Share
+    max_degraded_share: Share
     max_matured_average_precision_drop: Share
     min_matured_frauds: PositiveInt
     gate_confidence: Share
+    max_brier_increase: Annotated[float, Field(ge=0.0)]
 
 
 class DemoSection(Frozen):

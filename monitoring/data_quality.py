@@ -52,20 +52,20 @@ class QualityLimits:
     Attributes:
         max_null_share_increase: Null (or infinite) share above the reference's, in [0, 1].
         max_unit_ratio: Ratio of medians, either way, from which a unit must have changed.
-        max_out_of_range_share: Share of values further outside the reference's range than that
-            range is wide.
         max_duplicate_share: Share of rows that repeat a ``transaction_id``.
         max_degraded_share: Share of answers the service gave without its feature store.
+        max_out_of_range_share: Share of values further outside the reference's range than that
+            range is wide.
         max_volume_ratio: Rows a day against the expected, either way: above it a warning, above
             its fifth power (2 and 32) a block.
         max_age_hours: How old the newest prediction may be.
     """
 
-    max_null_share_increase: float = 0.2
-    max_unit_ratio: float = 30.0
+    max_null_share_increase: float
+    max_unit_ratio: float
+    max_duplicate_share: float
+    max_degraded_share: float
     max_out_of_range_share: float = 0.01
-    max_duplicate_share: float = 0.05
-    max_degraded_share: float = 0.2
     max_volume_ratio: float = 2.0
     max_age_hours: float = 24.0
 

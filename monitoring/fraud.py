@@ -27,9 +27,6 @@ from serving.prediction_log import get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact, load_reference
 from training.registry import get_champion
 
-WINDOW_DAYS = 7
-"""How far back a report looks unless told: one of each weekday."""
-
 
 @dataclass(frozen=True)
 class Window:
@@ -64,13 +61,14 @@ def run_monitor(
     Args:
         config: The fraud problem's configuration.
         now: As of when, UTC; the latest event of the log if not given.
-        since: First instant of the window, UTC; ``WINDOW_DAYS`` before its end if not given. Given,
-            it also bounds the answers that are held against matured labels.
+        since: First instant of the window, UTC; ``monitoring.window_days`` before its end if not
+            given. Given, it also bounds the answers that are held against matured labels.
         until: First instant after the window, UTC; just after ``now`` if not given.
         train: What trains a challenger; without it a decision to retrain is only reported.
 
     Returns:
-        ``rows``, ``quality``, ``drift``, ``performance``, ``decision``, ``retrain``, ``wrote`` and
+        ``rows``, ``num_truncated`` (lines of the log that a killed service left unfinished, set
+        aside), ``quality``, ``drift``, ``performance``, ``decision``, ``retrain``, ``wrote`` and
         ``next``; the same is in ``monitor.json``, beside Evidently's ``report.html``.
 
     Raises:
@@ -80,7 +78,9 @@ def run_monitor(
     version, folder = get_champion(config.runs)
     champion = load_artefact(folder, version=version)
     predictions, features = _load_answers(config.runs)
-    window = _settle_window(predictions, now=now, since=since, until=until)
+    window = _settle_window(
+        predictions, now=now, since=since, until=until, days=config.monitoring.window_days
+    )
     served = window.select(predictions)
     own = served[served["model_version"] == version]
     _check_answered(own, predictions, window=window, version=version)
@@ -100,6 +100,7 @@ def run_monitor(
         "champion": {"name": champion.spec.kind, "version": version},
         "rows": len(own),
         "rows_of_other_versions": len(served) - len(own),
+        "num_truncated": predictions.attrs["num_truncated"],
         "quality": {
             "blocked": decision.action == "blocked",
             "findings": [asdict(finding) for finding in findings],
@@ -137,11 +138,12 @@ def _settle_window(
     now: pd.Timestamp | None,
     since: pd.Timestamp | None,
     until: pd.Timestamp | None,
+    days: int,
 ) -> Window:
     now = predictions["event_time"].max() if now is None else now
     end = now + pd.Timedelta(microseconds=1)
     end = end if until is None else min(until, end)
-    start = end - pd.Timedelta(days=WINDOW_DAYS) if since is None else since
+    start = end - pd.Timedelta(days=days) if since is None else since
     return Window(now, start, end, is_chosen=since is not None)
 
 
@@ -178,7 +180,7 @@ class _Comparison:
         """Gate the window; the usual volume is the history's while the reference was drawn."""
         first, last = reference["event_time"].min(), reference["event_time"].max()
         days = max((last - first) / pd.Timedelta(days=1), 1.0)
-        increase = self.config.monitoring.max_null_share_increase
+        limits = self.config.monitoring
         return check_quality(
             self.features,
             predictions=self.own,
@@ -186,7 +188,12 @@ class _Comparison:
             names=self.champion.features,
             categorical=self.categorical,
             until=self.window.until,
-            limits=QualityLimits(max_null_share_increase=increase),
+            limits=QualityLimits(
+                max_null_share_increase=limits.max_null_share_increase,
+                max_unit_ratio=limits.max_unit_ratio,
+                max_duplicate_share=limits.max_duplicate_share,
+                max_degraded_share=limits.max_degraded_share,
+            ),
             expected_rows_per_day=float(event_times.between(first, last).sum() / days),
         )
 
@@ -219,11 +226,11 @@ def _judge_answers(
 ) -> Performance:
     """Hold the champion's answers against the labels known at ``window.now``.
 
-    Unless a person chose the window, it reaches back over ``WINDOW_DAYS`` that have matured: the
+    Unless a person chose the window, it reaches back over ``window_days`` that have matured: the
     newest days cannot be judged yet.
     """
     delay = pd.Timedelta(days=config.data.label_delay_days)
-    earliest = window.now - delay - pd.Timedelta(days=WINDOW_DAYS)
+    earliest = window.now - delay - pd.Timedelta(days=config.monitoring.window_days)
     since = window.since if window.is_chosen else min(window.since, earliest)
     asked = Window(window.now, since, window.until, is_chosen=True)
     outcomes = join_outcomes(

@@ -89,6 +89,7 @@ def judge_challenger(
             limits=GateLimits(
                 confidence=config.monitoring.gate_confidence,
                 min_frauds=config.monitoring.min_matured_frauds,
+                max_brier_increase=config.monitoring.max_brier_increase,
             ),
             seed=config.seed,
         )

@@ -72,7 +72,7 @@ class GateLimits:
 
     confidence: float
     min_frauds: int
-    max_brier_increase: float = 0.1
+    max_brier_increase: float
     num_resamples: int = 1000
 
 

@@ -199,6 +199,28 @@ def test_the_window_ends_where_it_was_told_to(config, answer):
     )
 
 
+def test_lines_that_a_killed_service_left_unfinished_are_set_aside_and_counted(config, answer):
+    answer(75, 79)
+    whole = run_monitor(without_drift(config))
+    (segment,) = get_prediction_folder(config.runs).glob("*.jsonl")
+    with segment.open("ab") as stream:
+        stream.write(b'{"prediction_time": "2026-11-0')
+    cut = run_monitor(without_drift(config))
+    assert (whole["num_truncated"], cut["num_truncated"]) == (0, 1)
+    assert cut["rows"] == whole["rows"]
+
+
+def test_the_limits_of_the_configuration_decide(config, answer):
+    answer(75, 83, change=lambda rows: rows.assign(amount_log=rows["amount_log"] + np.log(2)))
+    strict = {"window_days": 2, "max_unit_ratio": 1.5}
+    monitoring = without_drift(config).monitoring.model_copy(update=strict)
+    result = run_monitor(config.model_copy(update={"monitoring": monitoring}))
+    assert pd.Timestamp(result["until"]) - pd.Timestamp(result["since"]) == 2 * DAY
+    assert "unit" in {finding["check"] for finding in result["quality"]["findings"]}
+    quiet = run_monitor(without_drift(config))
+    assert "unit" not in {finding["check"] for finding in quiet["quality"]["findings"]}
+
+
 def test_a_handful_of_predictions_raises_no_alarm(config, answer):
     answer(80, 80.5)
     result = run_monitor(config, train=refuse_to_train)

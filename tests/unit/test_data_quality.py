@@ -6,7 +6,12 @@ import pytest
 
 from monitoring.data_quality import Finding, QualityLimits, check_quality
 
-LIMITS = QualityLimits()
+LIMITS = QualityLimits(
+    max_null_share_increase=0.2,
+    max_unit_ratio=30.0,
+    max_duplicate_share=0.05,
+    max_degraded_share=0.2,
+)
 NAMES = (
     "amount_log",
     "is_weekend",

@@ -68,7 +68,7 @@ def test_a_warning_does_not_block():
     assert decide((ODD,), drift=MOVED, performance=GOOD).action == "retrain"
 
 
-LIMITS = GateLimits(confidence=0.9, min_frauds=30)
+LIMITS = GateLimits(confidence=0.9, min_frauds=30, max_brier_increase=0.1)
 
 
 @pytest.fixture
@@ -130,7 +130,9 @@ def test_a_better_ranking_with_wrong_probabilities_is_not_promoted(scored):
 
 
 def test_too_few_frauds_decide_nothing(scored):
-    few = GateLimits(confidence=0.9, min_frauds=int(scored["is_fraud"].sum()) + 1)
+    few = GateLimits(
+        confidence=0.9, min_frauds=int(scored["is_fraud"].sum()) + 1, max_brier_increase=0.1
+    )
     verdict = compare(scored, scored["weak"], scored["strong"], few)
     assert not verdict.promote
     assert verdict.difference is None
@@ -141,7 +143,7 @@ def test_an_equal_challenger_passes_about_one_time_in_twenty():
     """A 90 % interval leaves 5 % above: 60 gates of two equally noisy models, binomial bound."""
     generator = np.random.default_rng(1)
     customers = pd.Series([f"c{i % 500}" for i in range(1500)])
-    limits = GateLimits(confidence=0.9, min_frauds=30, num_resamples=200)
+    limits = GateLimits(confidence=0.9, min_frauds=30, max_brier_increase=0.1, num_resamples=200)
     promoted = 0
     for _ in range(60):
         signal = generator.normal(size=1500)
