@@ -112,17 +112,17 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
 
     Raises:
         FileNotFoundError: If there is no champion or no feature store.
-        ValueError: If the host is no IP address, or the port cannot be listened on.
+        ValueError: If the host is no IP address, the port cannot be listened on, or the champion
+            is damaged.
     """
     host = config.serving.host
     try:
-        version = ipaddress.ip_address(host).version
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     except ValueError as error:
         raise ValueError(
             f"serving.host is '{host}'; it must be an IP address such as 127.0.0.1"
         ) from error
     try:
-        family = socket.AF_INET6 if version == 6 else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ValueError(
@@ -133,7 +133,25 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
     from training.registry import get_champion
 
     open_feature_store(config.runs)
-    get_champion(config.runs)
+    version, folder = get_champion(config.runs)
+    _check_champion(folder, version=version)
+
+
+def _check_champion(folder: Path, *, version: str) -> None:
+    """Load the champion once, so that a damaged one is told before anything is started."""
+    from training.artefact import load_artefact
+
+    try:
+        load_artefact(folder, version=version)
+    except ValueError as error:
+        raise _refuse(version, str(error)) from error
+
+
+def _refuse(version: str, reason: str) -> ValueError:
+    return ValueError(
+        f"model version {version} cannot be served: {reason}; "
+        "run `throughline fraud train` for another one"
+    )
 
 
 def _launch(config: FraudConfig, *, port: int, output: IO[str]) -> subprocess.Popen[bytes]:
@@ -148,6 +166,7 @@ def _launch(config: FraudConfig, *, port: int, output: IO[str]) -> subprocess.Po
         "THROUGHLINE_CONFIG": str(settings),
         "BENTOML_HOME": str(folder / "bentoml" / str(port)),
         "BENTOML_DO_NOT_TRACK": "True",
+        "OMP_WAIT_POLICY": "passive",  # threads that wait must not spin on the requests' cores
         "BENTOML_CONFIG_OPTIONS": f"services.FraudService.workers={workers}",
         "PYTHONUNBUFFERED": "1",
     }
@@ -188,10 +207,7 @@ def _check_not_refused(state: dict[str, Any]) -> None:
     """Give up on a service whose only champion cannot be used: waiting would not mend it."""
     refused = state["refused"]
     if state["model_version"] is None and refused is not None:
-        raise ValueError(
-            f"model version {refused['version']} cannot be served: {refused['reason']}; "
-            "run `throughline fraud train` for another one"
-        )
+        raise _refuse(refused["version"], refused["reason"])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -458,9 +458,9 @@ def test_serving_before_a_model_is_trained_says_what_to_run(tiny_world, tmp_path
         check_can_serve(config, port=find_free_port())
 
 
-def test_a_service_whose_only_champion_is_broken_says_so_instead_of_waiting(tiny_world):
-    version, _ = get_champion(tiny_world.runs)
-    _, folder = get_champion(tiny_world.runs)
+def test_a_broken_champion_is_told_before_anything_is_started(tiny_world):
+    version, folder = get_champion(tiny_world.runs)
+    port = find_free_port()
     content = (folder / "model.txt").read_bytes()
     (folder / "model.txt").write_bytes(content[: len(content) // 2])
     try:
@@ -468,8 +468,9 @@ def test_a_service_whose_only_champion_is_broken_says_so_instead_of_waiting(tiny
             pytest.raises(
                 ValueError, match=f"model version {version} cannot be served: .*model.tx"
             ),
-            start_service(tiny_world, port=find_free_port()),
+            start_service(tiny_world, port=port),
         ):
             pass
     finally:
         (folder / "model.txt").write_bytes(content)
+    assert not (get_service_folder(tiny_world.runs) / f"{port}.log").exists()

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from configs.schema import load_fraud_config
-from serving.server import check_can_serve, find_free_port, start_service
+from serving.server import _check_not_refused, check_can_serve, find_free_port, start_service
 
 
 def test_a_port_in_use_is_told_before_anything_starts(tmp_path):
@@ -30,3 +30,14 @@ def test_an_address_of_another_machine_cannot_be_listened_on(tmp_path):
     config = load_fraud_config(changes={"runs": str(tmp_path), "serving.host": "192.0.2.1"})
     with pytest.raises(ValueError, match=r"cannot listen on 192\.0\.2\.1"):
         check_can_serve(config, port=find_free_port())
+
+
+def test_a_service_that_refused_its_only_champion_is_not_waited_for():
+    refused = {"version": "7", "reason": "the store lacks ip"}
+    with pytest.raises(ValueError, match="version 7 cannot be served: the store lacks ip; run"):
+        _check_not_refused({"model_version": None, "refused": refused})
+    for state in (
+        {"model_version": "6", "refused": refused},
+        {"model_version": None, "refused": None},
+    ):
+        assert _check_not_refused(state) is None
