@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",  # Evidently
     "GIT_PYTHON_REFRESH": "quiet",
     "MPLBACKEND": "Agg",
+    "OMP_WAIT_POLICY": "passive",  # LightGBM's threads spin while they wait, on cores others need
 }
 
 app = typer.Typer(
