@@ -1,6 +1,8 @@
 """The stage as a whole, on a world small enough to train on three times."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,9 @@ from features.store import run_features
 from training import fraud_material
 from training.artefact import load_artefact, load_reference
 from training.fraud import run_train
+from training.gbdt import STARTING_PARAMETERS
 from training.leakage import LeakAlarm
-from training.registry import get_champion, get_model
+from training.registry import find_version, get_champion, get_model
 from training.scorers import MODEL_FILES
 
 TINY = {
@@ -216,3 +219,109 @@ def test_training_before_there_is_data_says_what_to_run(tmp_path):
 def test_a_history_that_is_too_short_says_so(config):
     with pytest.raises(ValueError, match="the history is too short"):
         run_train(config, now=pd.Timestamp("2026-02-10", tz="UTC"))
+
+
+def with_column(config, runs, values):
+    """The same world with one more column of the user's own."""
+    transactions, labels = load_transactions(config.runs), load_labels(config.runs)
+    mine = config.model_copy(update={"runs": runs})
+    save_past(
+        mine,
+        transactions.assign(hint=values(transactions, labels)),
+        labels,
+        now=pd.Timestamp("2026-12-31", tz="UTC"),
+    )
+    return mine
+
+
+def tell_truth(transactions, labels):
+    frauds = labels.loc[labels["is_fraud"], "transaction_id"]
+    return transactions["transaction_id"].isin(frauds).astype(float)
+
+
+@pytest.fixture(scope="module")
+def leaking(config, tmp_path_factory):
+    """The world of a user whose file has a column that knows the truth."""
+    return with_column(config, tmp_path_factory.mktemp("leaking") / "runs", tell_truth)
+
+
+def test_a_column_that_knows_the_truth_stops_the_run_by_its_importance(leaking):
+    with pytest.raises(LeakAlarm, match="feature hint carries"):
+        run_train(leaking, only="lightgbm", params=STARTING_PARAMETERS | {"num_trees": 20})
+    assert find_version(leaking.runs, "champion") is None
+
+
+def test_a_column_that_knows_the_truth_stops_the_run_by_what_it_reaches(leaking):
+    leaks = leaking.training.leaks.model_copy(update={"max_feature_importance_share": 1.0})
+    training = leaking.training.model_copy(update={"leaks": leaks})
+    with pytest.raises(LeakAlarm, match="lightgbm reaches average precision"):
+        run_train(
+            leaking.model_copy(update={"training": training}),
+            only="lightgbm",
+            params=STARTING_PARAMETERS | {"num_trees": 20},
+        )
+    assert find_version(leaking.runs, "champion") is None
+
+
+def test_a_join_that_lost_its_values_stops_the_run(config, monkeypatch):
+    honest = fraud_material.read_training_features
+
+    def lose(store, transactions):
+        return honest(store, transactions).assign(customer_tx_count_24h=0.0)
+
+    monkeypatch.setattr(fraud_material, "read_training_features", lose)
+    with pytest.raises(LeakAlarm, match="customer_tx_count_24h is 0 in every training row"):
+        run_train(config, only="lightgbm")
+
+
+def test_a_split_whose_slices_share_rows_stops_the_run(config, monkeypatch):
+    honest = fraud_material.build_time_split
+
+    def overlap(now, **settings):
+        split = honest(now, **settings)
+        whole = replace(split.train, end_time=split.test.end_time, known_by_time=now)
+        return replace(split, train=whole)
+
+    monkeypatch.setattr(fraud_material, "build_time_split", overlap)
+    with pytest.raises(LeakAlarm, match="rows are shared between training and evaluation"):
+        run_train(config, only="lightgbm")
+
+
+@pytest.mark.usefixtures("result", "retrained")
+@pytest.mark.parametrize(
+    ("place", "calls", "only"),
+    [
+        ("training.fraud.build_candidate", 2, None),
+        ("training.artefact.write_json", 1, "logistic_regression"),
+        ("training.fraud_records.register", 1, "logistic_regression"),
+    ],
+    ids=["between candidates", "inside an artefact", "before the registry"],
+)
+def test_an_interrupted_run_changes_no_model_and_the_next_one_succeeds(
+    config, monkeypatch, place, calls, only
+):
+    before = [get_model(config.runs, alias) for alias in ("champion", "challenger")]
+    module, name = place.rsplit(".", 1)
+    honest, left = getattr(sys.modules[module], name), [calls]
+
+    def interrupt(*arguments, **options):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return honest(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[module], name, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(config, only=only)
+
+    assert [get_model(config.runs, alias) for alias in ("champion", "challenger")] == before
+    manifests = list(config.runs.rglob("manifest.json"))
+    assert len(manifests) >= 8  # three models and a retrained one, each also in MLflow
+    for manifest in manifests:
+        load_artefact(manifest.parent)
+    models = [*(config.runs / "training").glob("**/models/*")]
+    assert {path.name for path in models} <= set(MODEL_FILES)
+    again = run_train(config, only="logistic_regression")
+    assert get_model(config.runs, "challenger")[0] == again["challenger"]["version"]
+    assert get_champion(config.runs) == before[0]

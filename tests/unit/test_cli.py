@@ -109,6 +109,55 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(run, arguments, mes
     assert "Traceback" not in "".join(progress)
 
 
+MAPPING = """
+columns: {transaction_id: id, event_time: time, customer_id: who, amount: amount, is_fraud: fraud}
+"""
+ROWS = [f"t{day},2026-01-{day:02}T10:00:00Z,ann,{day}.5,{day % 2}" for day in range(1, 29)]
+
+
+@pytest.fixture
+def read_rows(run, tmp_path):
+    """Write rows as a user's file and run the data stage on it, into ``tmp_path / "runs"``."""
+
+    def read(rows: list[str]) -> tuple[object, str, str]:
+        file, mapping = tmp_path / "cards.csv", tmp_path / "cards.yaml"
+        file.write_text("\n".join(["id,time,who,amount,fraud", *rows]) + "\n")
+        mapping.write_text(MAPPING)
+        place = f"--transactions={file}", f"--mapping={mapping}", f"--runs={tmp_path}/runs"
+        return run("fraud", "data", *place)
+
+    return read
+
+
+def test_sound_data_are_taken(read_rows):
+    assert read_rows(ROWS)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "has a header but no rows"),
+        ([row.rpartition(",")[0] + "," for row in ROWS], "has a value in column fraud"),
+        ([row.replace("Z", "") for row in ROWS], "times without a time zone"),
+        ([row.replace("Z", "") if "t9" in row else row for row in ROWS], "and others with one"),
+        ([row.replace(".5,", " EUR,") for row in ROWS], "amount"),
+        ([*ROWS, *ROWS], "transaction_id"),
+        ([row.replace("2026", "1826") for row in ROWS], "event_time"),
+    ],
+    ids=["empty", "unlabelled", "local", "mixed", "text", "twice", "ancient"],
+)
+def test_faulty_data_are_one_line_and_exit_code_2_and_leave_nothing(
+    read_rows, tmp_path, rows, message
+):
+    code, out, err = read_rows(rows)
+    assert (code, out) == (2, "")
+    *progress, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in "".join(progress)
+    assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
+
+
 def test_a_command_without_its_stage_shows_the_help(run):
     code, _, _ = run("fraud")
     assert "Commands:" in str(code)
