@@ -57,12 +57,12 @@ check: $(INSTALLED) ## format, lint, types and the import contracts; changes not
 bench: $(INSTALLED) ## the load run against a service started for it; needs a champion (make demo)
 	$(PY) -m throughline fraud load --runs runs/demo --json runs/bench/fraud_load.json $(BENCH_ARGS)
 
-up: ## the fraud service and the MLflow page in containers, on loopback (ports 3000 and 5000)
+up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1 adds Redis and a stream
 	@test -d $${RUNS:-runs/demo} || { echo "error: nothing to serve; run make demo first" >&2; exit 2; }
-	$(COMPOSE) up --detach
+	$(COMPOSE) $(if $(STACK),--profile stack) up --detach
 
 down: ## stop what `make up` started; files stay
-	$(COMPOSE) down
+	$(COMPOSE) --profile stack down
 
 docs: $(INSTALLED) ## rewrite the README's results table from runs/demo/summary.json
 	$(PY) -m monitoring.results_table

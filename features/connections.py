@@ -56,4 +56,5 @@ def make_feast_connection_string(url: str) -> str:
     '127.0.0.1:6379,db=2'
     """
     parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port},db={parts.path.strip('/') or 0}"
+    secret = f",password={parts.password}" if parts.password else ""
+    return f"{parts.hostname}:{parts.port},db={parts.path.strip('/') or 0}{secret}"

@@ -8,6 +8,7 @@ both.
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 import warnings
@@ -46,6 +47,8 @@ from features.fraud_state import EVENT_STATES, STATE_KEYS
 from features.state_merge import build_event_states, build_label_states
 
 STAMP = "features.json"
+REDIS_VARIABLE = "THROUGHLINE_REDIS_URL"
+"""Environment variable: where the Redis that was filled is to be found from here."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
             f"the features in {stamp.parent} were built from other transactions than {runs} holds;"
             " run `throughline fraud features`"
         )
-    feast = _connect(stamp.parent, redis_url=document["redis_url"])
+    redis_url = document["redis_url"] and os.environ.get(REDIS_VARIABLE, document["redis_url"])
+    feast = _connect(stamp.parent, redis_url=redis_url)
     return FraudFeatureStore(
         feast=feast,
         features=FeatureSet(
@@ -115,7 +119,7 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
         built_as_of=pd.Timestamp(document["as_of"]),
         training_service=feast.get_feature_service(TRAINING_SERVICE),
         serving_service=feast.get_feature_service(SERVING_SERVICE),
-        redis_url=document["redis_url"],
+        redis_url=redis_url,
         build=document["build"],
     )
 
