@@ -24,6 +24,7 @@ from feast import (
 from feast.transformation.pandas_transformation import PandasTransformation
 from feast.transformation.python_transformation import PythonTransformation
 from feast.types import Bytes, Float64, Int64, String
+from pandas.api.types import is_numeric_dtype
 
 from features.fraud import derive
 from features.fraud_online import REQUEST_CODES, compute_online
@@ -137,9 +138,9 @@ def build_services(
 
 def derive_history(rows: pd.DataFrame) -> pd.DataFrame:
     """Compute the derived features of joined history rows (a Feast transformation)."""
-    numbers = rows.select_dtypes("number")
-    columns = derive({str(name): numbers[name].to_numpy() for name in numbers})
-    return pd.DataFrame(columns, index=rows.index)
+    numbers = [name for name, dtype in rows.dtypes.items() if is_numeric_dtype(dtype)]
+    columns = derive({str(name): rows[name].to_numpy() for name in numbers})
+    return pd.DataFrame(columns, index=rows.index, copy=False)
 
 
 def derive_online(inputs: dict[str, list[object]]) -> dict[str, list[float]]:

@@ -1,14 +1,15 @@
-"""Parquet tables become point-in-time joined training rows, through DuckDB's ASOF JOIN.
+"""Parquet tables become point-in-time joined training rows.
 
 A Feast offline store. Feast's own embedded stores join on ``feature time <= row time`` and keep the
-latest match, which forms every pair first; an ASOF join walks both sides once. On one view the
-result is the same (``tests/parity/test_offline_store.py`` holds it to Feast's ``file`` store).
+latest match, which forms every pair first; here each row looks its one match up. The result is the
+same (``tests/parity/test_offline_store.py`` holds it to Feast's ``file`` store), but for rows with
+no earlier value, which the ``file`` store drops; here they stay, with NULL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from feast import FeatureView, OnDemandFeatureView
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import (
@@ -26,6 +29,9 @@ from feast.infra.offline_stores.offline_store import (
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
+
+from features.point_in_time import FOREVER, code_entities, find_latest
+from features.windows import Integers
 
 
 class AsofOfflineStoreConfig(FeastConfigBaseModel):
@@ -76,7 +82,10 @@ class ArrowRetrievalJob(RetrievalJob):
 
 
 class AsofOfflineStore(OfflineStore):
-    """Feast's retrieval methods over parquet files; ties in a table must carry equal values."""
+    """Feast's retrieval methods over parquet files.
+
+    Of an entity's rows at one instant the one created last counts, or the table's last one.
+    """
 
     @staticmethod
     def get_historical_features(
@@ -105,21 +114,18 @@ class AsofOfflineStore(OfflineStore):
             NULL where a view has no value for a row.
 
         Raises:
-            ValueError: If ``entity_df`` is not a frame.
+            ValueError: If ``entity_df`` is not a frame; from the job, if a row has no time.
         """
         if not isinstance(entity_df, pd.DataFrame):
             raise ValueError("get_historical_features needs entity rows as a pandas DataFrame")
         time_column = infer_event_timestamp_from_entity_df(dict(entity_df.dtypes))
-        rows = pa.Table.from_pandas(
-            entity_df.assign(**{time_column: entity_df[time_column].dt.as_unit("us")}),
-            preserve_index=False,
-        )
+        rows = pa.Table.from_pandas(entity_df, preserve_index=False)
 
         def query() -> pa.Table:
             joined = rows
             for view in feature_views:
                 names = [ref.split(":")[1] for ref in feature_refs if _is_of(ref, view)]
-                columns = _join_asof(rows, view, names, time_column, config.repo_path)
+                columns = _join(rows, view, names, time_column, config.repo_path)
                 for name, column in zip(names, columns.columns, strict=True):
                     shown = f"{view.projection.name_to_use()}__{name}"
                     joined = joined.append_column(shown if full_feature_names else name, column)
@@ -151,11 +157,12 @@ class AsofOfflineStore(OfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """Read each entity's latest row between two instants: what materialising needs."""
-        assert not created_timestamp_column, "sources here have no created timestamp"
-        columns = _quote([*join_key_columns, *feature_name_columns, timestamp_field])
+        times = [name for name in (timestamp_field, created_timestamp_column) if name]
+        columns = _quote([*join_key_columns, *feature_name_columns, *times])
+        newest_first = ", ".join(f"{_quote([name])} DESC NULLS LAST" for name in times)
         latest = (
             f"QUALIFY row_number() OVER (PARTITION BY {_quote(join_key_columns)}"
-            f" ORDER BY {_quote([timestamp_field])} DESC) = 1"
+            f" ORDER BY {newest_first}) = 1"
         )
         return _read(config, data_source, columns, timestamp_field, start_date, end_date, latest)
 
@@ -171,8 +178,8 @@ class AsofOfflineStore(OfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """Read all rows between two instants."""
-        assert not created_timestamp_column, "sources here have no created timestamp"
-        columns = _quote([*join_key_columns, *feature_name_columns, timestamp_field])
+        times = [name for name in (timestamp_field, created_timestamp_column) if name]
+        columns = _quote([*join_key_columns, *feature_name_columns, *times])
         return _read(config, data_source, columns, timestamp_field, start_date, end_date, "")
 
 
@@ -181,7 +188,7 @@ def _is_of(feature_ref: str, view: FeatureView) -> bool:
     return feature_ref.split(":")[0] == name
 
 
-def _join_asof(
+def _join(
     rows: pa.Table, view: FeatureView, names: list[str], time_column: str, repo_path: Path | None
 ) -> pa.Table:
     """Return the named features of one view for each row, in the rows' order."""
@@ -190,25 +197,28 @@ def _join_asof(
         column.name: view.projection.join_key_map.get(column.name, column.name)
         for column in view.entity_columns
     }
-    needed = rows.select([*keys.values(), time_column]).append_column(
-        "row_number", pa.array(np.arange(rows.num_rows))
+    created = [source.created_timestamp_column] if source.created_timestamp_column else []
+    table = pq.read_table(
+        _resolve(source, repo_path),
+        columns=list(dict.fromkeys([*keys, source.timestamp_field, *created, *names])),
+        read_dictionary=list(keys),
     )
-    on_keys = "".join(f'rows."{mine}" = view."{theirs}" AND ' for theirs, mine in keys.items())
-    # Parquet may hold nanoseconds, which DuckDB does not compare with microseconds.
-    time = f'CAST(view."{source.timestamp_field}" AS TIMESTAMPTZ)'
-    alive = (
-        f'rows."{time_column}" <= {time} + to_microseconds({int(view.ttl.total_seconds() * 1e6)})'
-        if view.ttl
-        else "true"
+    for name in created:  # stable, so that of one instant's rows the one created last is last
+        table = table.take(pc.sort_indices(table[name], null_placement="at_start"))
+    matches = find_latest(
+        code_entities([table[key] for key in keys], [rows[key] for key in keys.values()]),
+        _to_nanoseconds(table[source.timestamp_field]),
+        _to_nanoseconds(rows[time_column]),
+        max_age=view.ttl // timedelta(microseconds=1) * 1000 if view.ttl else FOREVER,
     )
-    chosen = ", ".join(f'CASE WHEN {alive} THEN view."{name}" END AS "{name}"' for name in names)
-    with _connect() as connection:
-        connection.register("rows", needed)
-        return connection.sql(
-            f"SELECT {chosen} FROM rows ASOF LEFT JOIN read_parquet($path) AS view"
-            f' ON {on_keys} rows."{time_column}" >= {time} ORDER BY rows.row_number',
-            params={"path": _resolve(source, repo_path)},
-        ).to_arrow_table()
+    return table.select(names).combine_chunks().take(pa.array(matches, mask=matches < 0))
+
+
+def _to_nanoseconds(times: pa.ChunkedArray) -> Integers:
+    """Turn instants of any unit into nanoseconds since 1970, UTC; no zone means UTC."""
+    if times.null_count:
+        raise ValueError("a point-in-time join needs every row's time; drop the rows without one")
+    return np.asarray(times.cast(pa.timestamp("ns", times.type.tz)).cast(pa.int64()))
 
 
 def _read(

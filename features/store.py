@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from feast import FeatureService, FeatureStore
 from feast.repo_config import RegistryConfig, RepoConfig
 
@@ -249,12 +250,13 @@ def read_training_features(store: FraudFeatureStore, transactions: pd.DataFrame)
     """
     keys = [key for key in _join_keys() if key in transactions]
     places = [name for name in ("latitude", "longitude") if name in transactions]
-    rows = transactions[[*keys, "amount", *places]].assign(
+    rows = transactions[["amount", *places]].assign(
+        **{key: transactions[key].astype("category") for key in keys},  # joined by code
         event_timestamp=transactions["event_time"],
         event_time_us=to_microseconds(transactions["event_time"]),
     )
     job = store.feast.get_historical_features(entity_df=rows, features=store.training_service)
-    return _assemble(transactions, store.features, job.to_df())
+    return _assemble(transactions, store.features, job.to_arrow())
 
 
 def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
@@ -356,7 +358,7 @@ def _write_table(folder: Path, name: str, table: pd.DataFrame) -> None:
 
 
 def _assemble(
-    transactions: pd.DataFrame, features: FeatureSet, found: Mapping[str, Any] | pd.DataFrame
+    transactions: pd.DataFrame, features: FeatureSet, found: Mapping[str, Any] | pa.Table
 ) -> pd.DataFrame:
     """Put computed and passed-through features beside the rows' ids, in the model's order."""
     columns: dict[str, Any] = {
