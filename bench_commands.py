@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line import Config, Json, Set, collect_changes
+from command_line import Config, Json, Runs, Seed, Set, collect_changes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,41 @@ app = typer.Typer(
 @app.callback()
 def bench() -> None:
     """Make every bench a command of its own, however many there are."""
+
+
+@app.command("history")
+def bench_history(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    seed: Seed = None,
+    size: Annotated[str, typer.Option(help="Size of the simulated world: demo or full.")] = "full",
+    settings: Set = None,
+    sample_rows: Annotated[
+        int, typer.Option(min=1, help="Rows, made up to whole days, for Feast's own store.")
+    ] = 20_000,
+    json: Json = None,
+) -> None:
+    """Join training features point in time, beside Feast's own file store.
+
+    In: the world of a runs folder (runs/bench-SIZE if not given), simulated when the folder holds
+    none. Out: seconds, rows per second and peak memory of the join of every transaction with every
+    fraud feature, and the same on the history's last days beside the file store, which the whole
+    history is too much for; each in a process of its own. The answers are compared.
+
+    Example: throughline bench history --size demo --json history.json
+
+    Next: throughline bench --help
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    options = {"runs": runs or Path(f"runs/bench-{size}"), "seed": seed, "data.size": size}
+    chosen = load_fraud_config(
+        config or DEFAULT_FRAUD_CONFIG, changes=collect_changes(settings, options)
+    )
+    from features.bench_history import run_bench_history
+
+    finish_bench(run_bench_history(chosen, sample_rows=sample_rows), json=json)
 
 
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:

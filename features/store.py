@@ -248,15 +248,21 @@ def read_training_features(store: FraudFeatureStore, transactions: pd.DataFrame)
     Returns:
         ``transaction_id, event_time`` and one column per feature, in the given order.
     """
+    rows = make_entity_rows(transactions)
+    keys = [key for key in _join_keys() if key in rows]
+    rows[keys] = rows[keys].astype("category")  # hashed once, then joined by code
+    job = store.feast.get_historical_features(entity_df=rows, features=store.training_service)
+    return _assemble(transactions, store.features, job.to_arrow())
+
+
+def make_entity_rows(transactions: pd.DataFrame) -> pd.DataFrame:
+    """Make the rows that Feast joins features to: keys, ``event_timestamp``, request values."""
     keys = [key for key in _join_keys() if key in transactions]
     places = [name for name in ("latitude", "longitude") if name in transactions]
-    rows = transactions[["amount", *places]].assign(
-        **{key: transactions[key].astype("category") for key in keys},  # joined by code
+    return transactions[[*keys, "amount", *places]].assign(
         event_timestamp=transactions["event_time"],
         event_time_us=to_microseconds(transactions["event_time"]),
     )
-    job = store.feast.get_historical_features(entity_df=rows, features=store.training_service)
-    return _assemble(transactions, store.features, job.to_arrow())
 
 
 def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -> pd.DataFrame:
