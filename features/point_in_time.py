@@ -58,12 +58,24 @@ def code_entities(
 
 def _code_column(table_key: pa.ChunkedArray, row_key: pa.ChunkedArray) -> tuple[Integers, int]:
     """Code the table's values, then the rows'."""
-    encoded = table_key.dictionary_encode()
-    asked = row_key.dictionary_encode().cast(encoded.type)
-    keys = pa.chunked_array([*encoded.chunks, *asked.chunks], encoded.type).unify_dictionaries()
+    types = (_get_value_type(table_key), _get_value_type(row_key))
+    key_type = next((known for known in types if not pa.types.is_null(known)), pa.string())
+    chunks = [*_encode(table_key, key_type).chunks, *_encode(row_key, key_type).chunks]
+    keys = pa.chunked_array(chunks, pa.dictionary(pa.int32(), key_type)).unify_dictionaries()
     codes = [chunk.indices.fill_null(-1).to_numpy() for chunk in keys.chunks]
     num = max((len(chunk.dictionary) for chunk in keys.chunks), default=0)
     return np.concatenate([np.empty(0, np.int64), *codes]).astype(np.int64, copy=False), num
+
+
+def _get_value_type(keys: pa.ChunkedArray) -> pa.DataType:
+    """Return the type of the keys themselves: null, where every one is missing."""
+    return keys.type.value_type if pa.types.is_dictionary(keys.type) else keys.type
+
+
+def _encode(keys: pa.ChunkedArray, key_type: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(keys.type):
+        return keys.cast(pa.dictionary(pa.int32(), key_type))
+    return keys.cast(key_type).dictionary_encode()
 
 
 def find_latest(
