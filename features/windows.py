@@ -67,10 +67,24 @@ def group_rows(entities: Integers, times: Integers, *, num_entities: int) -> Gro
     Returns:
         ``order`` of shape ``(rows,)`` and ``starts`` of shape ``(num_entities + 1,)``. Rows of one
         entity at one instant keep their order.
+
+    Raises:
+        ValueError: If a code is negative.
     """
-    order = np.lexsort((times, entities)).astype(np.int64)
-    starts = np.searchsorted(entities[order], np.arange(num_entities + 1)).astype(np.int64)
-    return Grouping(order, starts)
+    starts = np.append(0, np.cumsum(np.bincount(entities, minlength=num_entities)))
+    is_in_time_order = bool((times[1:] >= times[:-1]).all())
+    rows = np.arange(times.size) if is_in_time_order else np.argsort(times, kind="stable")
+    return Grouping(_place_rows(entities, rows, starts), starts)
+
+
+@njit(cache=True, nogil=True)
+def _place_rows(entities: Integers, rows: Integers, starts: Integers) -> Integers:
+    # A counting sort, stable and linear, where comparing entities would cost most of a run.
+    places, order = starts[:-1].copy(), np.empty(rows.size, np.int64)
+    for row in rows:
+        order[places[entities[row]]] = row
+        places[entities[row]] += 1
+    return order
 
 
 @njit(cache=True, nogil=True)
@@ -140,16 +154,17 @@ def _merge(
 
 @njit(cache=True, nogil=True)
 def _slide_moments(values: Floats, low: Integers, high: Integers) -> tuple[Floats, Floats, Floats]:
-    # Two stacks: old_*[i] aggregates values[i:border], new_* aggregates values[border:last].
+    # Two stacks: old_*[i - base] aggregates values[i:border], new_* aggregates values[border:last].
     # Nothing is ever subtracted, so no rounding error builds up along a history.
-    old_mean, old_m2, old_max = np.empty_like(values), np.empty_like(values), np.empty_like(values)
     mean, std, maximum = np.empty(low.size), np.empty(low.size), np.empty(low.size)
-    border = last = 0
+    depth = np.max(high - low) if low.size else 0  # so small that the old stack stays in cache
+    old_mean, old_m2, old_max = np.empty(depth), np.empty(depth), np.empty(depth)
+    base = border = last = 0
     new_mean, new_m2, new_max = 0.0, 0.0, -np.inf
     for query in range(low.size):
         first = low[query]
         if first >= border:  # the old stack is used up: the new one becomes the old
-            border = last = high[query]
+            base, border, last = first, high[query], high[query]
             new_mean, new_m2, new_max = 0.0, 0.0, -np.inf
             merged_mean, merged_m2, merged_max = 0.0, 0.0, -np.inf
             for i in range(border - 1, first - 1, -1):
@@ -157,7 +172,8 @@ def _slide_moments(values: Floats, low: Integers, high: Integers) -> tuple[Float
                     1.0, values[i], 0.0, border - 1.0 - i, merged_mean, merged_m2
                 )
                 merged_max = max(merged_max, values[i])
-                old_mean[i], old_m2[i], old_max[i] = merged_mean, merged_m2, merged_max
+                old_mean[i - base], old_m2[i - base] = merged_mean, merged_m2
+                old_max[i - base] = merged_max
         while last < high[query]:
             new_mean, new_m2 = _merge(
                 float(last - border), new_mean, new_m2, 1.0, values[last], 0.0
@@ -171,11 +187,11 @@ def _slide_moments(values: Floats, low: Integers, high: Integers) -> tuple[Float
             mean[query], std[query], maximum[query] = new_mean, np.sqrt(new_m2 / num), new_max
         else:
             mean[query], m2 = _merge(
-                float(border - first), old_mean[first], old_m2[first],
+                float(border - first), old_mean[first - base], old_m2[first - base],
                 float(last - border), new_mean, new_m2,
             )  # fmt: skip
             std[query] = np.sqrt(m2 / num)
-            maximum[query] = max(old_max[first], new_max)
+            maximum[query] = max(old_max[first - base], new_max)
     return mean, std, maximum
 
 

@@ -1,6 +1,7 @@
 """The window kernel against brute force, by hand-checked edges and random streams."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,26 @@ def test_a_large_value_leaves_no_trace_after_it_left_the_window():
     values = np.array([1e15, 0.1, 0.2, 0.3])
     moments = slide_moments(values, Bounds(np.array([0, 1]), np.array([1, 4])))
     assert abs(moments.mean[1] - 0.2) < 1e-15
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=40),
+    st.booleans(),
+)
+def test_rows_are_ordered_by_entity_and_time_and_then_as_they_came(rows, is_in_time_order):
+    if is_in_time_order:
+        rows = sorted(rows, key=lambda row: row[1])
+    entities, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))
+    grouping = group_rows(entities, times, num_entities=5)
+    assert grouping.order.tolist() == sorted(range(len(rows)), key=lambda i: rows[i])
+    assert np.diff(grouping.starts).tolist() == [
+        sum(row[0] == entity for row in rows) for entity in range(5)
+    ]
+
+
+def test_a_code_that_stands_for_no_entity_is_refused():
+    with pytest.raises(ValueError, match="negative"):
+        group_rows(np.array([0, -1]), np.array([1, 2]), num_entities=1)
 
 
 def test_seconds_since_last_is_unknown_for_a_first_event():
