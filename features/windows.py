@@ -8,6 +8,7 @@ events), so what is trained on and what is served cannot differ.
 Layout: events stand one entity after the other and in time order within each, so entity ``g`` owns
 ``events[event_starts[g]:event_starts[g + 1]]``; queries likewise. ``find_bounds`` turns times into
 index ranges ``[low, high)``, and everything else slides over those ranges once, in linear time.
+NumPy allocates the results: it asks for huge pages, Numba would not.
 """
 
 from __future__ import annotations
@@ -94,9 +95,9 @@ def _find_bounds(
     query_times: Integers,
     query_starts: Integers,
     length: int,
-) -> tuple[Integers, Integers]:
-    low = np.empty(query_times.size, np.int64)
-    high = np.empty(query_times.size, np.int64)
+    low: Integers,
+    high: Integers,
+) -> None:
     for group in range(query_starts.size - 1):
         first = last = event_starts[group]
         end = event_starts[group + 1]
@@ -108,7 +109,6 @@ def _find_bounds(
                 first += 1
             low[query] = first
             high[query] = last
-    return low, high
 
 
 def find_bounds(
@@ -135,7 +135,9 @@ def find_bounds(
     >>> find_bounds(times, one_group, times, one_group, length=5).low.tolist()
     [0, 0, 1]
     """
-    return Bounds(*_find_bounds(event_times, event_starts, query_times, query_starts, length))
+    bounds = Bounds(*(np.empty(query_times.size, np.int64) for _ in Bounds._fields))
+    _find_bounds(event_times, event_starts, query_times, query_starts, length, *bounds)
+    return bounds
 
 
 @njit(cache=True, nogil=True)
@@ -153,10 +155,11 @@ def _merge(
 
 
 @njit(cache=True, nogil=True)
-def _slide_moments(values: Floats, low: Integers, high: Integers) -> tuple[Floats, Floats, Floats]:
+def _slide_moments(
+    values: Floats, low: Integers, high: Integers, mean: Floats, std: Floats, maximum: Floats
+) -> None:
     # Two stacks: old_*[i - base] aggregates values[i:border], new_* aggregates values[border:last].
     # Nothing is ever subtracted, so no rounding error builds up along a history.
-    mean, std, maximum = np.empty(low.size), np.empty(low.size), np.empty(low.size)
     depth = np.max(high - low) if low.size else 0  # so small that the old stack stays in cache
     old_mean, old_m2, old_max = np.empty(depth), np.empty(depth), np.empty(depth)
     base = border = last = 0
@@ -192,7 +195,6 @@ def _slide_moments(values: Floats, low: Integers, high: Integers) -> tuple[Float
             )  # fmt: skip
             std[query] = np.sqrt(m2 / num)
             maximum[query] = max(old_max[first - base], new_max)
-    return mean, std, maximum
 
 
 def slide_moments(values: Floats, bounds: Bounds) -> Moments:
@@ -213,7 +215,9 @@ def slide_moments(values: Floats, bounds: Bounds) -> Moments:
     >>> slide_moments(np.array([1.0, 3.0]), Bounds(np.array([0, 0]), np.array([0, 2]))).mean
     array([nan,  2.])
     """
-    return Moments(*_slide_moments(values, bounds.low, bounds.high))
+    moments = Moments(*(np.empty(bounds.low.size) for _ in Moments._fields))
+    _slide_moments(values, *bounds, *moments)
+    return moments
 
 
 @njit(cache=True, nogil=True)
