@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line import Config, Json, Runs, Seed, Set, collect_changes
+from command_line import Json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +59,54 @@ def bench_history(
     from features.bench_history import run_bench_history
 
     finish_bench(run_bench_history(chosen, sample_rows=sample_rows), json=json)
+@app.command("windows")
+def bench_windows(
+    *,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Rows in memory; repeat.  [default: 1000000 and 10000000]"),
+    ] = None,
+    peer_rows: Annotated[
+        int, typer.Option(min=0, help="Measure the peers up to this many rows.")
+    ] = 1_000_000,
+    out_of_core_rows: Annotated[
+        int, typer.Option(min=0, help="Rows out of core, after a tenth of them; 0 skips both.")
+    ] = 100_000_000,
+    memory_gb: Annotated[
+        float, typer.Option(help="Memory the out-of-core run may take, 10^9 bytes.")
+    ] = 2.0,
+    folder: Annotated[
+        Path, typer.Option(help="Where the data go while it runs; 200 bytes a row must fit.")
+    ] = Path("runs/bench"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the data and the windows.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the transactions.")] = 11,
+    json: Json = None,
+) -> None:
+    """Compute windows from history, beside DuckDB, polars and pandas; then more than memory holds.
+
+    In: nothing; card transactions are invented, in time order. Out: for each engine and size the
+    seconds for 12 features per row (count, mean and maximum over 1 hour, 24 hours, 7 and 30 days,
+    strictly past), sorting and grouping included; rows per second, peak memory, the ratio to
+    DuckDB, and how far the answers differ. Out of core: from parquet files to parquet files.
+
+    Example: throughline bench windows --json runs/bench/windows.json
+
+    Example: throughline bench windows --rows 100000 --out-of-core-rows 0
+
+    Next: throughline bench --help
+    """
+    from features.bench_windows import run_bench_windows
+
+    result = run_bench_windows(
+        sizes=rows or (1_000_000, 10_000_000),
+        peer_rows=peer_rows,
+        out_of_core_rows=out_of_core_rows,
+        memory_gb=memory_gb,
+        folder=folder,
+        seed=seed,
+        keep=keep,
+    )
+    finish_bench(result, json=json)
 
 
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:

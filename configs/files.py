@@ -64,6 +64,17 @@ def write_folder_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_free_space(folder: Path, num_bytes: int) -> None:
+    """Raise ``OSError`` if the disk of ``folder``, which need not exist yet, has less room."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise OSError(
+            f"{existing} has {free / 1e9:.1f} GB free and {num_bytes / 1e9:.1f} GB may be needed; "
+            "make room or name a folder on another disk"
+        )
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write ``document`` as indented JSON; NaN and infinity are refused, since JSON has neither."""
     with write_whole(path) as part:

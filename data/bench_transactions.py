@@ -7,7 +7,6 @@ with the number of rows, so that a larger history has more cards and not busier 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from configs.files import check_free_space
 
 ROWS_PER_FILE = 1_000_000
 DAYS = 183
@@ -59,10 +60,8 @@ def write_bench_transactions(
     Raises:
         OSError: If the disk has no room for them.
     """
+    check_free_space(folder, num_rows * BYTES_PER_ROW)
     folder.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(folder).free, num_rows * BYTES_PER_ROW
-    if free < needed:
-        raise OSError(f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed")
     cards = _draw_cards(max(1, num_rows // ROWS_PER_CARD), np.random.default_rng([seed, 0]))
     edges = [*range(0, num_rows, ROWS_PER_FILE), num_rows]
     paths = []

@@ -10,7 +10,6 @@ Invariant: the result's folder appears when it is complete, or not at all.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.files import write_folder_whole
+from configs.files import check_free_space, write_folder_whole
 from configs.progress import show_progress
 from features.event_buckets import MAX_BUCKETS, Bucket, read_events, split_by_entity
 from features.event_tables import Aggregate, EventColumns, aggregate_table
@@ -86,7 +85,7 @@ def aggregate_out_of_core(
     plan = plan_buckets(
         files, columns=columns, aggregate=aggregate, memory_gb=memory_gb, threads=threads
     )
-    _check_disk(folder, plan.disk_bytes)
+    check_free_space(folder, plan.disk_bytes)
     with write_folder_whole(folder) as part:
         with show_progress(f"Splitting by {columns.entity}", total=plan.num_rows) as advance:
             buckets = split_by_entity(
@@ -158,16 +157,6 @@ def _choose_types(files: Sequence[Path], columns: EventColumns) -> pa.Schema:
         return columns.choose_types(pq.read_schema(files[0]))
     except ValueError as error:
         raise ValueError(f"{files[0]}: {error}") from error
-
-
-def _check_disk(folder: Path, needed: int) -> None:
-    existing = next(place for place in folder.absolute().parents if place.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise OSError(
-            f"{existing} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB may be needed; "
-            "make room or name a folder on another disk"
-        )
 
 
 def _check_buckets(buckets: Sequence[Bucket], plan: Plan, entity: str, *, threads: int) -> None:
