@@ -73,7 +73,7 @@ def bench_windows(
         int, typer.Option(min=0, help="Rows out of core, after a tenth of them; 0 skips both.")
     ] = 100_000_000,
     memory_gb: Annotated[
-        float, typer.Option(help="Memory the out-of-core run may take, 10^9 bytes.")
+        float, typer.Option(min=1, help="Memory the out-of-core run may take, 10^9 bytes.")
     ] = 2.0,
     folder: Annotated[
         Path, typer.Option(help="Where the data go while it runs; 200 bytes a row must fit.")
@@ -88,6 +88,7 @@ def bench_windows(
     seconds for 12 features per row (count, mean and maximum over 1 hour, 24 hours, 7 and 30 days,
     strictly past), sorting and grouping included; rows per second, peak memory, the ratio to
     DuckDB, and how far the answers differ. Out of core: from parquet files to parquet files.
+    With --json, a picture (SVG) beside it.
 
     Example: throughline bench windows --json runs/bench/windows.json
 
@@ -105,6 +106,7 @@ def bench_windows(
         folder=folder,
         seed=seed,
         keep=keep,
+        picture=None if json is None else json.with_suffix(".svg"),
     )
     finish_bench(result, json=json)
 

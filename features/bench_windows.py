@@ -19,11 +19,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.benchmark import Target, build_benchmark, measure_in_a_process
-from configs.files import check_free_space
+from configs.files import check_free_space, write_whole
 from configs.progress import show_progress
 from data.bench_transactions import write_bench_transactions
 from features.window_engines import ENGINES
 from features.window_measurements import compare_answers, measure_engine, measure_out_of_core
+from features.window_picture import plot_rows_per_second
 
 OURS = "throughline"
 OUT_OF_CORE = f"{OURS} out of core"
@@ -45,6 +46,7 @@ def run_bench_windows(
     folder: Path,
     seed: int,
     keep: bool,
+    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Measure windows in memory beside peers, and out of core.
 
@@ -56,6 +58,7 @@ def run_bench_windows(
         folder: Where files go while it runs.
         seed: Of the transactions.
         keep: Whether files stay.
+        picture: Where a picture of the rows goes, as SVG; ``None`` for none.
 
     Returns:
         As ``configs.benchmark.build_benchmark``.
@@ -77,6 +80,10 @@ def run_bench_windows(
             rows.append(_measure_outside(place / f"{size}", size, memory_gb=memory_gb, seed=seed))
     result = build_benchmark(rows, build_targets(rows, memory_gb=memory_gb))
     result["wrote"] = [str(place)] if keep else []
+    if picture is not None:
+        with write_whole(picture) as part:
+            part.write_text(plot_rows_per_second(rows), encoding="utf-8")
+        result["wrote"].append(str(picture))
     packages = ["numba", "pyarrow", *(name for name in ENGINES if find_spec(name) and name != OURS)]
     result["environment"] |= {name: version(name) for name in packages}
     return result
@@ -140,10 +147,10 @@ def _measure_in_memory(place: Path, size: int, *, peer_rows: int, seed: int) -> 
         for engine in engines:
             rows.append(_measure_engine(engine, files, place))
             advance(1)
-    duckdb = next((row for row in rows if row["measured"]["engine"] == "duckdb"), None)
-    for row in rows:
-        if duckdb and "seconds" in row:
-            row["ratio_to_duckdb"] = duckdb["seconds"] / row["seconds"]
+    measured = {row["measured"]["engine"]: row for row in rows if "seconds" in row}
+    if "duckdb" in measured:
+        for row in measured.values():
+            row["ratio_to_duckdb"] = measured["duckdb"]["seconds"] / row["seconds"]
     return rows
 
 
