@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from command_line import Json
+from command_line import Config, Json, Runs, Seed, Set, collect_changes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +59,8 @@ def bench_history(
     from features.bench_history import run_bench_history
 
     finish_bench(run_bench_history(chosen, sample_rows=sample_rows), json=json)
+
+
 @app.command("windows")
 def bench_windows(
     *,
@@ -111,35 +113,6 @@ def bench_windows(
     finish_bench(result, json=json)
 
 
-def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
-    """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
-    from configs.files import write_json
-    from configs.terminal import print_result
-
-    tables = {
-        "rows": {str(row["name"]): _drop_name(row) for row in result["rows"]},
-        "targets": {
-            str(target["name"]): {
-                "value": target["value"],
-                "target": ("at least " if "at_least" in target else "at most ")
-                + f"{target['target']:g}",
-                "met": target["met"],
-            }
-            for target in result["targets"]
-        },
-    }
-    wrote = list(result["wrote"])
-    if json is not None:
-        wrote.append(str(json))
-        write_json(json, {**result, "wrote": wrote})
-    shown = {key: value for key, value in result.items() if key not in tables}
-    print_result({**shown, **tables, "wrote": wrote})
-
-
-def _drop_name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "name"}
-
-
 @app.command("stream")
 def bench_stream(
     *,
@@ -176,3 +149,32 @@ def bench_stream(
         settings=chosen.stream,
     )
     finish_bench(result, json=json)
+
+
+def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
+    """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
+    from configs.files import write_json
+    from configs.terminal import print_result
+
+    tables = {
+        "rows": {str(row["name"]): _drop_name(row) for row in result["rows"]},
+        "targets": {
+            str(target["name"]): {
+                "value": target["value"],
+                "target": ("at least " if "at_least" in target else "at most ")
+                + f"{target['target']:g}",
+                "met": target["met"],
+            }
+            for target in result["targets"]
+        },
+    }
+    wrote = list(result["wrote"])
+    if json is not None:
+        wrote.append(str(json))
+        write_json(json, {**result, "wrote": wrote})
+    shown = {key: value for key, value in result.items() if key not in tables}
+    print_result({**shown, **tables, "wrote": wrote})
+
+
+def _drop_name(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "name"}
