@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from configs.files import write_whole
 from features.fraud_state import EVENT_STATES, encode_entity
-from features.stream_messages import StreamTransaction
+from features.stream_messages import MAX_LINE_BYTES, StreamTransaction
 
 MAX_READ_BYTES = 4 << 20
+PUBLISH_ROWS = 10_000
+"""Transactions appended at once, so that publishing a long history takes little memory."""
 
 
 class Entry(NamedTuple):
-    """One line of a partition, and where it stands: an order-preserving text."""
+    """One line of a partition, and where it stands: an order-preserving text.
+
+    Of a line longer than ``MAX_LINE_BYTES``, which is no transaction, the rest may be missing.
+    """
 
     position: str
     line: bytes
@@ -62,7 +70,8 @@ def find_partition(entity: str, num_partitions: int) -> int:
 def publish(log: StreamLog, messages: Iterable[tuple[StreamTransaction, bytes]]) -> int:
     """Append transactions to the partitions of their entities.
 
-    Publishing is safe to repeat: whoever is not sure that it succeeded publishes again.
+    Publishing is safe to repeat: whoever is not sure that it succeeded publishes again. Whoever
+    was killed must: a part of the transactions, or of one's partitions, may have been appended.
 
     Args:
         log: Where to.
@@ -71,13 +80,14 @@ def publish(log: StreamLog, messages: Iterable[tuple[StreamTransaction, bytes]])
     Returns:
         How many transactions.
     """
-    lines: dict[int, list[bytes]] = defaultdict(list)
-    num = 0
-    for message, line in messages:
-        num += 1
-        for partition in find_partitions(message, log.num_partitions):
-            lines[partition].append(line)
-    log.append(lines)
+    num, rest = 0, iter(messages)
+    while chunk := list(islice(rest, PUBLISH_ROWS)):
+        lines: dict[int, list[bytes]] = defaultdict(list)
+        for message, line in chunk:
+            for partition in find_partitions(message, log.num_partitions):
+                lines[partition].append(line)
+        log.append(lines)
+        num += len(chunk)
     return num
 
 
@@ -93,7 +103,8 @@ class FileLog:
     """A log in files: one of JSON lines per partition, and how much of it was acknowledged.
 
     Several publishers may append and several processors may read; a line that a killed publisher
-    left half-written is ended by the next one, and read as an undecodable line.
+    left half-written is ended by the next one, and read as an undecodable line. Appended lines
+    survive the death of every process; nothing is synced, so not that of the machine.
 
     Args:
         folder: Where the files are; made if absent.
@@ -107,9 +118,8 @@ class FileLog:
         self.num_partitions = num_partitions
         self._folder = folder
         self._cursors: dict[int, int] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        for partition in range(num_partitions):
-            self._file(partition).touch()
+        if not any(folder.glob("*.jsonl")):
+            _make_files(folder, num_partitions)
         found = len(list(folder.glob("*.jsonl")))
         if found != num_partitions:
             raise ValueError(
@@ -130,22 +140,37 @@ class FileLog:
                 file.write(b"".join(line + b"\n" for line in new))
 
     def read(self, partition: int, *, max_entries: int) -> list[Entry]:
-        """Return the whole lines after those read so far."""
-        start = self._cursors.setdefault(partition, self._acknowledged(partition))
+        """Return the whole lines after those read so far; a position is where the line ends."""
+        end = self._cursors.setdefault(partition, self._acknowledged(partition))
         with self._file(partition).open("rb") as file:
-            file.seek(start)
+            file.seek(end)
             block = file.read(MAX_READ_BYTES)
+            lines = block[: block.rfind(b"\n") + 1].split(b"\n")[:-1][:max_entries]
+            if not lines and len(block) == MAX_READ_BYTES:
+                return self._read_huge(partition, file, end)
         entries = []
-        for line in block[: block.rfind(b"\n") + 1].split(b"\n")[:-1][:max_entries]:
-            entries.append(Entry(f"{start:020d}", line))
-            start += len(line) + 1
-        self._cursors[partition] = start
+        for line in lines:
+            end += len(line) + 1
+            entries.append(Entry(f"{end:020d}", line))
+        self._cursors[partition] = end
         return entries
+
+    def _read_huge(self, partition: int, file: IO[bytes], start: int) -> list[Entry]:
+        """Return the start of a line that is longer than a block, once its end is there."""
+        file.seek(start)
+        beginning = file.read(MAX_LINE_BYTES + 1)
+        end = start + len(beginning)
+        while part := file.readline(MAX_READ_BYTES):
+            end += len(part)
+            if part.endswith(b"\n"):
+                self._cursors[partition] = end
+                return [Entry(f"{end:020d}", beginning)]
+        return []
 
     def acknowledge(self, partition: int, entries: Sequence[Entry]) -> None:
         """Write down how far the partition was processed."""
         if entries:
-            end = max(int(entry.position) + len(entry.line) + 1 for entry in entries)
+            end = max(int(entry.position) for entry in entries)
             with write_whole(self._mark(partition)) as part:
                 part.write_text(f"{end}\n")
 
@@ -154,8 +179,20 @@ class FileLog:
         self._cursors.pop(partition, None)
 
     def count_waiting(self, partition: int) -> int:
-        """Count the bytes that are not acknowledged yet."""
-        return self._file(partition).stat().st_size - self._acknowledged(partition)
+        """Count the bytes of whole lines that are not acknowledged yet.
+
+        What a killed publisher left of a line is not waited for: nobody may ever end it.
+        """
+        with self._file(partition).open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - MAX_LINE_BYTES)
+                file.seek(start)
+                newline = file.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    return start + newline + 1 - self._acknowledged(partition)
+                end = start
+        return 0
 
     def _acknowledged(self, partition: int) -> int:
         mark = self._mark(partition)
@@ -166,3 +203,16 @@ class FileLog:
 
     def _mark(self, partition: int) -> Path:
         return self._folder / f"{partition:03d}.acknowledged"
+
+
+def _make_files(folder: Path, num_partitions: int) -> None:
+    """Make all partitions at once: whoever starts at the same time finds all of them or none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    for partition in range(num_partitions):
+        (part / f"{partition:03d}.jsonl").touch()
+    part.chmod(0o755)
+    try:
+        part.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(part)
