@@ -16,6 +16,7 @@ CONSUMER = "owner"
 LINES_PER_ENTRY = 100
 """A stream's entry holds this many lines at most: Redis then works once per hundred."""
 _LINES = b"lines"
+_PARTITIONS = f"{PROJECT}:partitions"
 
 
 class RedisLog:
@@ -26,13 +27,23 @@ class RedisLog:
 
     Args:
         client: Connected; replies are bytes.
-        num_partitions: How many streams.
+        num_partitions: How many streams; a log is never given another number.
+
+    Raises:
+        ValueError: If the server holds a log with another number of partitions.
     """
 
     def __init__(self, client: redis.Redis, *, num_partitions: int) -> None:
         self.num_partitions = num_partitions
         self._client = client
         self._cursors: dict[int, str] = {}
+        client.set(_PARTITIONS, num_partitions, nx=True)
+        found = int(client.get(_PARTITIONS) or 0)
+        if found != num_partitions:
+            raise ValueError(
+                f"the log in Redis has {found} partitions; set stream.num_partitions={found}, or"
+                f" delete {_PARTITIONS} there once everything in the log was processed"
+            )
 
     def append(self, lines: Mapping[int, Sequence[bytes]]) -> None:
         """Append lines to streams, all or none of them; a line holds no line break."""
