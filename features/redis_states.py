@@ -50,6 +50,11 @@ _SCRIPTS = {
     " return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0",
     "release": "if redis.call('get', KEYS[1]) == ARGV[1] then"
     " return redis.call('del', KEYS[1]) end return 0",
+    # By the server's clock: processors on machines whose clocks differ count alike.
+    "count": "local time = redis.call('time') local now = time[1] * 1000 + time[2] / 1000"
+    " redis.call('zadd', KEYS[1], now, ARGV[1])"
+    " redis.call('zremrangebyscore', KEYS[1], '-inf', now - ARGV[2])"
+    " return redis.call('zcard', KEYS[1])",
 }
 
 
@@ -64,6 +69,7 @@ class RedisStates:
         self._client = client
         self._renew = client.register_script(_SCRIPTS["renew"])
         self._release = client.register_script(_SCRIPTS["release"])
+        self._count = client.register_script(_SCRIPTS["count"])
 
     def read(
         self, entities: Mapping[str, Sequence[str]], states: Sequence[str]
@@ -123,20 +129,18 @@ class RedisStates:
 
     def count_processors(self, processor: str, *, seconds: float) -> int:
         """Say that a processor lives, and count those that said so lately."""
-        now = time.time()
-        pipe = self._client.pipeline()
-        pipe.zadd(_PROCESSORS, {processor: now})
-        pipe.zremrangebyscore(_PROCESSORS, "-inf", now - seconds)
-        pipe.zcard(_PROCESSORS)
-        return int(pipe.execute()[-1])
+        return int(self._count([_PROCESSORS], [processor, _ms(seconds)]))
 
     def forget_processor(self, processor: str) -> None:
         """Say that a processor has ended."""
         self._client.zrem(_PROCESSORS, processor)
 
     def clear(self) -> None:
-        """Take the mark away, then remove every entity's hash."""
+        """Take the mark and the leases away, then remove every entity's hash."""
         self._client.delete(MARK)
+        # Who merged into states read before the mark went has lost the right to write them.
+        for lease in self._client.scan_iter(match=_lease_key("*"), count=10_000):
+            self._client.delete(lease)
         keys = self._client.scan_iter(match=f"*{PROJECT}", count=10_000)
         while batch := list(islice(keys, 10_000)):
             self._client.unlink(*batch)
@@ -180,7 +184,7 @@ def _list_fields(update: Update) -> tuple[bytes, bytes, bytes, bytes]:
     )
 
 
-def _lease_key(partition: int) -> bytes:
+def _lease_key(partition: int | str) -> bytes:
     return f"{PROJECT}:lease:{partition}".encode()
 
 

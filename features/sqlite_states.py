@@ -137,9 +137,11 @@ class SqliteStates:
             connection.execute("DELETE FROM stream_processor WHERE name = ?", (processor,))
 
     def clear(self) -> None:
-        """Take the mark away, then remove every state."""
+        """Take the mark and the leases away, then remove every state."""
         with self._transaction("IMMEDIATE") as connection:
             connection.execute("DELETE FROM stream_whole")
+            # Who merged into states read before the mark went has lost the right to write them.
+            connection.execute("DELETE FROM stream_lease")
             names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in names}
             for state in STATE_KEYS:
@@ -162,10 +164,11 @@ class SqliteStates:
         connection.execute(f"BEGIN {kind}")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite itself ends one that finds the disk full
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
         inode = self._path.stat().st_ino

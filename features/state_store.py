@@ -100,7 +100,7 @@ class StateStore(Protocol):
         """Say that a processor has ended."""
 
     def clear(self) -> None:
-        """Take the mark away, then remove every state."""
+        """Take the mark and all leases away, then remove every state."""
 
     def mark_whole(self) -> None:
         """Say that the store holds every entity's state."""
