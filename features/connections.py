@@ -16,6 +16,7 @@ UNAVAILABLE: tuple[type[Exception], ...] = (
     redis.ConnectionError,
     redis.TimeoutError,
     redis.BusyLoadingError,
+    redis.ResponseError,  # out of memory, read-only, its disk full
     sqlite3.OperationalError,
     FileNotFoundError,
 )

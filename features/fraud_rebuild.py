@@ -7,7 +7,11 @@ themselves; what they had not acknowledged comes again and changes nothing.
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -36,7 +40,7 @@ def load_known_transactions(config: FraudConfig, store: FraudFeatureStore) -> pd
     """
     history = load_transactions(config.runs)
     known = history[history["event_time"] < store.built_as_of]
-    streamed = open_archive(config.runs, store).load()
+    streamed = open_archive(config.runs).load()
     if not streamed.empty:
         known = pd.concat([known, streamed], ignore_index=True)
         known = known.drop_duplicates("transaction_id", keep="first")
@@ -52,7 +56,15 @@ def run_rebuild(config: FraudConfig) -> dict[str, Any]:
     Returns:
         ``transactions``, ``entities`` (states written), ``seconds`` while the store could not
         answer, ``wrote`` and ``next``.
+
+    Raises:
+        ValueError: If another rebuild is under way.
     """
+    with _alone(config.runs / "stream" / "rebuild.lock"):
+        return _rebuild(config)
+
+
+def _rebuild(config: FraudConfig) -> dict[str, Any]:
     store = open_feature_store(config.runs)
     states = connect_states(store.folder, store.redis_url)
     started = time.perf_counter()
@@ -75,6 +87,18 @@ def run_rebuild(config: FraudConfig) -> dict[str, Any]:
         "wrote": [store.redis_url or str(store.folder / "online.db")],
         "next": "throughline fraud parity",
     }
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process: a second rebuild would undo what came after one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError("another `fraud rebuild` is under way; wait until it ends") from None
+        yield
 
 
 def _write_kind(

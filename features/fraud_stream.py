@@ -20,7 +20,7 @@ from features.connections import UNAVAILABLE, connect_redis, connect_states
 from features.fraud_history import to_times
 from features.redis_log import RedisLog
 from features.state_store import StateStore
-from features.store import FraudFeatureStore, open_feature_store
+from features.store import FraudFeatureStore, open_feature_store, read_build
 from features.stream_archive import Archive, DeadLetters
 from features.stream_log import FileLog, StreamLog, publish
 from features.stream_messages import Lateness, encode_transactions
@@ -92,7 +92,7 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
     return FraudStream(
         log=log,
         states=connect_states(store.folder, store.redis_url),
-        archive=open_archive(runs, store),
+        archive=open_archive(runs),
         dead_letters=DeadLetters(folder / "dead_letters.db"),
         settings=ProcessorSettings(
             batch_rows=settings.batch_rows,
@@ -106,9 +106,12 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
     )
 
 
-def open_archive(runs: Path, store: FraudFeatureStore) -> Archive:
-    """Open the archive of what this build of the feature store has accepted since."""
-    return Archive(runs / "stream" / "archive" / store.build)
+def open_archive(runs: Path) -> Archive:
+    """Open the archive of what the feature store has accepted since it was built.
+
+    Each build has its own, also for a processor that runs while the store is built anew.
+    """
+    return Archive(lambda: runs / "stream" / "archive" / read_build(runs))
 
 
 def run_stream(

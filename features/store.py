@@ -125,6 +125,15 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
     )
 
 
+def read_build(runs: Path) -> str:
+    """Read the name of the build that is in place now.
+
+    Raises:
+        FileNotFoundError: If there is none, or it is being replaced this instant.
+    """
+    return str(read_json(get_stamp_file(runs))["build"])
+
+
 def build_feature_store(
     runs: Path,
     transactions: pd.DataFrame,
@@ -178,9 +187,10 @@ def build_feature_store(
             "build": f"{as_of:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
         },
     )
-    states.mark_whole()
     shutil.rmtree(place, ignore_errors=True)
     folder.rename(place)
+    # Last: a processor goes on at once, and asks the stamp for the name of the build.
+    connect_states(place, redis_url).mark_whole()
     return open_feature_store(runs)
 
 

@@ -8,36 +8,37 @@ Refused lines go to a table of dead letters. Both may be told twice what happene
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from features.stream_log import Entry
-from features.stream_messages import build_frame, decode
+from features.stream_messages import MAX_LINE_BYTES, build_frame, decode
 
 
 class Archive:
     """Accepted lines of the stream, one file per partition.
 
     Args:
-        folder: Where the files are; made if absent.
+        get_folder: Says at each call where the files are; the folder is made when needed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, get_folder: Callable[[], Path]) -> None:
+        self._get_folder = get_folder
 
     def append(self, partition: int, lines: Sequence[bytes]) -> None:
         """Append lines; a line that a killed process left half-written is ended first."""
         if lines:
-            with (self._folder / f"{partition:03d}.jsonl").open("ab") as file:
+            folder = self._get_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f"{partition:03d}.jsonl").open("ab") as file:
                 file.write(b"\n" + b"\n".join(lines) + b"\n")
 
     def load(self) -> pd.DataFrame:
         """Read every accepted transaction once, in the contract's columns, in time order."""
         messages = []
-        for path in sorted(self._folder.glob("*.jsonl")):
+        for path in sorted(self._get_folder().glob("*.jsonl")):
             with path.open("rb") as file:
                 for line in file:
                     try:
@@ -64,18 +65,24 @@ class DeadLetters:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS dead_letters (partition INTEGER, position TEXT,"
-            " reason TEXT NOT NULL, line BLOB NOT NULL, PRIMARY KEY (partition, position))"
+            " reason TEXT NOT NULL, line BLOB NOT NULL, PRIMARY KEY (partition, position, line))"
         )
 
     def add(self, partition: int, refused: Iterable[tuple[Entry, str]]) -> None:
-        """Add refused entries with the reason; an entry that is there already changes nothing."""
-        rows = [(partition, entry.position, reason, entry.line) for entry, reason in refused]
+        """Add refused entries with the reason; an entry that is there already changes nothing.
+
+        Of a line that is too long the beginning is kept.
+        """
+        rows = [
+            (partition, entry.position, reason, entry.line[:MAX_LINE_BYTES])
+            for entry, reason in refused
+        ]
         if rows:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?)", rows
-            )
-            self._connection.execute("COMMIT")
+            with self._connection:  # commits, or rolls back what failed
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?)", rows
+                )
 
     def count(self) -> dict[str, int]:
         """Count the letters by the first words of their reason."""

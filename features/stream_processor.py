@@ -100,7 +100,7 @@ class StreamProcessor:
         dead_letters: Where refused lines go.
         settings: See ``ProcessorSettings``.
         unavailable: What the store and the log raise while they cannot be reached; the processor
-            waits until they can.
+            waits until they can, and while the store is empty or a disk full.
         observe: Called after each write with the seconds from ``available_time`` to now, one per
             accepted transaction. Shape ``(transactions,)``.
         tell: Called with a sentence when the processor starts to wait, and when it goes on.
@@ -125,7 +125,8 @@ class StreamProcessor:
         self._archive = archive
         self._dead_letters = dead_letters
         self._settings = settings
-        self._unavailable: tuple[type[Exception], ...] = (*unavailable, StoreEmptyError)
+        # OSError: a disk is full. What was read stays unacknowledged until there is room.
+        self._unavailable: tuple[type[Exception], ...] = (*unavailable, StoreEmptyError, OSError)
         self._observe = observe
         self._tell = tell
         self._name = new_token()
@@ -151,7 +152,7 @@ class StreamProcessor:
                 except self._unavailable as error:
                     if not pause:
                         self._tell(f"waiting: {error}")
-                    self._drop_leases()
+                    self._tended_at = -math.inf  # see which leases are left, then read again
                     pause = min(2 * pause or 0.05, MAX_PAUSE_SECONDS)
                     time.sleep(pause)
                     continue
@@ -168,7 +169,8 @@ class StreamProcessor:
             for lease in self._leases.values():
                 self._states.release(lease)
             self._states.forget_processor(self._name)
-        self._drop_leases()
+        self._leases.clear()
+        self._tended_at = -math.inf
 
     def _step(self) -> int:
         """Process one batch of each partition held; return how many lines that were."""
@@ -184,12 +186,16 @@ class StreamProcessor:
             try:
                 self._process(lease, entries)
             except LeaseLostError:
-                del self._leases[partition]
+                self._states.release(
+                    self._leases.pop(partition)
+                )  # if it was the store that changed
+                self._tended_at = -math.inf
             num += len(entries)
         return num
 
     def _tend_leases(self) -> None:
         """Renew the leases, and take or give back partitions until the share is fair."""
+        self._check_whole()
         seconds = self._settings.lease_seconds
         for partition, lease in list(self._leases.items()):
             if not self._states.renew(lease, seconds=seconds):
@@ -206,12 +212,13 @@ class StreamProcessor:
                 if lease_or_none is not None:
                     self._leases[partition] = lease_or_none
 
-    def _drop_leases(self) -> None:
-        """Forget the leases: what was read is read again once they are held anew."""
-        self._leases.clear()
-        self._tended_at = -math.inf
+    def _check_whole(self) -> None:
+        """Notice an empty store while there is nothing to read: the log went with it."""
+        if not self._states.is_whole():
+            raise StoreEmptyError
 
     def _is_empty(self) -> bool:
+        self._check_whole()
         return not any(map(self._log.count_waiting, range(self._log.num_partitions)))
 
     def _process(self, lease: Lease, entries: Sequence[Entry]) -> None:
@@ -221,7 +228,8 @@ class StreamProcessor:
         counts = StreamCounts(batches=1)
         accepted = self._sort_out(lease.partition, entries, counts)
         at_home = [item for item in accepted if self._is_home(item.message, lease.partition)]
-        self._archive.append(lease.partition, [item.line for item in at_home])
+        # Each partition archives all it accepts: a rebuild must not wait for the other partitions.
+        self._archive.append(lease.partition, [item.line for item in accepted])
         updates = self._merge(lease.partition, [item.message for item in accepted], counts)
         self._states.write(updates, lease=lease)
         self._log.acknowledge(lease.partition, entries)
@@ -256,7 +264,7 @@ class StreamProcessor:
         return accepted
 
     def _is_home(self, message: StreamTransaction, partition: int) -> bool:
-        """Whether this is the one partition that counts and archives a transaction."""
+        """Whether this is the one partition that counts a transaction."""
         return find_partition(message.customer_id, self._log.num_partitions) == partition
 
     def _merge(
