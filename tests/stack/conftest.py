@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from configs.schema import FraudConfig, load_fraud_config
-from data.fraud import run_data
+from data.fraud import load_transactions, run_data
 from features.store import run_features
+from tests.stack.stream_world import Processors, StreamWorld, copy_world
 from training.fraud import run_train
 
 TINY = {
@@ -44,3 +48,32 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> FraudConfig:
     run_features(config)
     run_train(config, only="lightgbm", params=TREES)
     return config
+
+
+NUM_COMING = 1500
+"""The last transactions of the small world take the stream."""
+
+
+@pytest.fixture(scope="session")
+def stream_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``runs`` folder with a feature store that the last transactions are still to come to."""
+    runs = tmp_path_factory.mktemp("stream_source") / "runs"
+    config = load_fraud_config(changes={**TINY, "runs": str(runs)})
+    run_data(config)
+    run_features(config, as_of=load_transactions(runs)["event_time"].iloc[-NUM_COMING])
+    return runs
+
+
+@pytest.fixture(params=["embedded", "stack"])
+def world(request: pytest.FixtureRequest, stream_source: Path, tmp_path: Path) -> StreamWorld:
+    """The small world, once with files and SQLite and once with Redis."""
+    redis_url = request.getfixturevalue("redis_url") if request.param == "stack" else None
+    return copy_world(stream_source, tmp_path, redis_url, num_coming=NUM_COMING)
+
+
+@pytest.fixture
+def processors(tmp_path: Path) -> Iterator[Processors]:
+    """Starts processors; those alive at the end are killed."""
+    started = Processors(tmp_path)
+    yield started
+    started.end()
