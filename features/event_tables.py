@@ -8,17 +8,21 @@ order and then in the table's order: what else the table holds changes no digit 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.fraud_windows import Grouped
-from features.windows import Floats, group_rows
+from features.windows import Floats, Grouping, Integers, group_rows
 
 Aggregate = Callable[..., dict[str, Floats]]
 """From grouped events and one float array per value column to one array per feature."""
+ROWS_PER_BLOCK = 1 << 18
+"""Two megabytes per column: of 10 million rows at once, most of the time went into new pages."""
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 
 
@@ -98,13 +102,20 @@ def check_events(events: pa.Table, columns: EventColumns, types: pa.Schema) -> p
     return events
 
 
-def aggregate_table(events: pa.Table, *, columns: EventColumns, aggregate: Aggregate) -> pa.Table:
+def aggregate_table(
+    events: pa.Table, *, columns: EventColumns, aggregate: Aggregate, threads: int = 1
+) -> pa.Table:
     """Compute windowed aggregates at every event of a table.
+
+    Whole entities are computed together, some ``ROWS_PER_BLOCK`` rows at a time: what is needed
+    in between stays in the processor's cache, and is allocated once rather than per million rows.
 
     Args:
         events: One row per event, in any order.
         columns: Which column is which.
-        aggregate: Called with ``Grouped`` events and one array per ``columns.values``.
+        aggregate: Called with ``Grouped`` events and one array per ``columns.values``, once per
+            block.
+        threads: Blocks computed side by side.
 
     Returns:
         Entity, time and kept columns, then one column per feature; entity after entity, in time
@@ -113,17 +124,49 @@ def aggregate_table(events: pa.Table, *, columns: EventColumns, aggregate: Aggre
     Raises:
         ValueError: As ``check_events``.
     """
-    events = check_events(events, columns, columns.choose_types(events.schema))
+    events = check_events(events, columns, columns.choose_types(events.schema)).combine_chunks()
     coded = events[columns.entity].combine_chunks().dictionary_encode()
-    times = events[columns.time].combine_chunks().cast(pa.int64()).to_numpy()
     grouping = group_rows(
-        coded.indices.to_numpy().astype(np.int64), times, num_entities=len(coded.dictionary)
+        coded.indices.to_numpy().astype(np.int64),
+        _to_microseconds(events[columns.time]),
+        num_entities=len(coded.dictionary),
     )
-    times = times[grouping.order]
-    groups = Grouped(times, grouping.starts, times, grouping.starts)
-    values = (events[name].to_numpy()[grouping.order] for name in columns.values)
+    compute = partial(_compute_block, events, grouping, columns=columns, aggregate=aggregate)
+    with ThreadPoolExecutor(threads) as pool:
+        return pa.concat_tables(pool.map(compute, *_cut_blocks(grouping.starts)))
+
+
+def _cut_blocks(starts: Integers) -> tuple[list[int], list[int]]:
+    """Cut groups into blocks of about ``ROWS_PER_BLOCK`` rows: the first and last of each.
+
+    >>> _cut_blocks(np.array([0, ROWS_PER_BLOCK, ROWS_PER_BLOCK + 1, ROWS_PER_BLOCK + 2]))
+    ([0, 1], [1, 3])
+    """
+    num_blocks = 1 + starts[-1] // ROWS_PER_BLOCK
+    borders = np.searchsorted(starts, np.linspace(0, starts[-1], num_blocks + 1))
+    edges = np.unique([0, *borders[1:-1], starts.size - 1]).tolist()
+    return (edges[:-1], edges[1:]) if len(edges) > 1 else ([0], [0])
+
+
+def _compute_block(
+    events: pa.Table,
+    grouping: Grouping,
+    first: int,
+    last: int,
+    *,
+    columns: EventColumns,
+    aggregate: Aggregate,
+) -> pa.Table:
+    """Compute the groups ``[first, last)``."""
+    starts = grouping.starts[first : last + 1]
+    block = events.take(pa.array(grouping.order[starts[0] : starts[-1]]))
+    times, starts = _to_microseconds(block[columns.time]), starts - starts[0]
+    values = (block[name].to_numpy() for name in columns.values)
+    features = aggregate(Grouped(times, starts, times, starts), *values)
     kept = dict.fromkeys((columns.entity, columns.time, *columns.keep))
-    result = events.select(list(kept)).take(pa.array(grouping.order))
-    for name, feature in aggregate(groups, *values).items():
-        result = result.append_column(name, pa.array(feature))
-    return result
+    return pa.table({**{name: block[name] for name in kept}, **features})
+
+
+def _to_microseconds(times: pa.ChunkedArray) -> Integers:
+    microseconds: Integers = times.cast(pa.int64()).to_numpy()
+    return microseconds

@@ -7,8 +7,7 @@ use the threads it uses by default; ours uses ``THREADS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 
 import pyarrow as pa
@@ -27,28 +26,24 @@ Compute = Callable[[], object]
 """Computes every feature; the result has columns, ``transaction_id`` among them."""
 
 
-def aggregate_card_windows(
-    groups: Grouped, amounts: Floats, *, threads: int = 1
-) -> dict[str, Floats]:
+def aggregate_card_windows(groups: Grouped, amounts: Floats) -> dict[str, Floats]:
     """Count and summarise what each card spent before each transaction.
 
     Args:
         groups: Transactions grouped by card.
         amounts: Account currency. Shape ``(events,)``.
-        threads: How many windows are computed side by side.
 
     Returns:
         One array per name in ``FEATURES``.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        columns = list(pool.map(partial(_aggregate_window, groups, amounts), WINDOWS.values()))
-    return dict(zip(FEATURES, (column for window in columns for column in window), strict=True))
-
-
-def _aggregate_window(groups: Grouped, amounts: Floats, length: int) -> Iterable[Floats]:
-    bounds = groups.find_bounds(length)
-    moments = slide_moments(amounts, bounds)
-    return count_windows(bounds), moments.mean, moments.max
+    features = {}
+    for window, length in WINDOWS.items():
+        bounds = groups.find_bounds(length)
+        moments = slide_moments(amounts, bounds)
+        features[f"count_{window}"] = count_windows(bounds)
+        features[f"mean_{window}"] = moments.mean
+        features[f"max_{window}"] = moments.max
+    return features
 
 
 def prepare_ours(transactions: pa.Table) -> Compute:
@@ -57,7 +52,8 @@ def prepare_ours(transactions: pa.Table) -> Compute:
         aggregate_table,
         transactions,
         columns=COLUMNS,
-        aggregate=partial(aggregate_card_windows, threads=THREADS),
+        aggregate=aggregate_card_windows,
+        threads=THREADS,
     )
 
 

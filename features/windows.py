@@ -7,8 +7,7 @@ events), so what is trained on and what is served cannot differ.
 
 Layout: events stand one entity after the other and in time order within each, so entity ``g`` owns
 ``events[event_starts[g]:event_starts[g + 1]]``; queries likewise. ``find_bounds`` turns times into
-index ranges ``[low, high)``, and everything else slides over those ranges once, in linear time.
-NumPy allocates the results: it asks for huge pages, Numba would not.
+index ranges ``[low, high)``; everything else slides over those once, in linear time.
 """
 
 from __future__ import annotations
@@ -160,7 +159,9 @@ def _slide_moments(
 ) -> None:
     # Two stacks: old_*[i - base] aggregates values[i:border], new_* aggregates values[border:last].
     # Nothing is ever subtracted, so no rounding error builds up along a history.
-    depth = np.max(high - low) if low.size else 0  # so small that the old stack stays in cache
+    depth = 0  # the fullest window; so small that the old stack stays in cache
+    for query in range(low.size):
+        depth = max(depth, high[query] - low[query])
     old_mean, old_m2, old_max = np.empty(depth), np.empty(depth), np.empty(depth)
     base = border = last = 0
     new_mean, new_m2, new_max = 0.0, 0.0, -np.inf

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs.benchmark import measure_in_a_process
 from data.bench_transactions import write_bench_transactions
-from features import out_of_core
+from features import event_tables, out_of_core
 from features.event_tables import EventColumns, aggregate_table
 from features.fraud_history import compute_history
 from features.fraud_windows import aggregate_customer_spend
@@ -71,15 +71,15 @@ compute_spend = partial(
 
 
 @settings(max_examples=40, deadline=None)
-@given(events, st.integers(1, 7), st.integers(1, 2))
-def test_any_cut_into_files_and_buckets_gives_the_digits_of_one_table_in_memory(
-    tmp_path_factory, rows, num_buckets, threads
+@given(events, st.integers(1, 7), st.integers(1, 50), st.integers(1, 2))
+def test_any_cut_into_files_buckets_and_blocks_gives_the_digits_of_one_table_in_memory(
+    tmp_path_factory, rows, num_buckets, rows_per_block, threads
 ):
     folder = tmp_path_factory.mktemp("cut")
     customers, times, amounts, owners = zip(*sorted(rows, key=lambda row: row[3]), strict=True)
     table = make_events(customers=customers, times=times, amounts=amounts)
     tables = [table.filter(np.array(owners) == file) for file in range(4)]
-    with cut_into(num_buckets):
+    with cut_into(num_buckets), mock.patch.object(event_tables, "ROWS_PER_BLOCK", rows_per_block):
         paths = compute_spend(write_files(folder / "in", *tables), folder / "out", threads=threads)
     whole = aggregate_table(table, columns=CUSTOMERS, aggregate=aggregate_customer_spend)
     expected = whole.sort_by([("transaction_id", "ascending")]).to_pandas()
