@@ -52,7 +52,7 @@ def plot_precision_recall(curves: Mapping[str, Mapping[str, Sequence[float]]]) -
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(loc="lower left", bbox_to_anchor=(0.02, 0.06))
 
-    return _render(draw)
+    return render_figure(draw)
 
 
 def plot_calibration(curves: Mapping[str, Mapping[str, Sequence[float]]], *, model: str) -> str:
@@ -80,7 +80,7 @@ def plot_calibration(curves: Mapping[str, Mapping[str, Sequence[float]]], *, mod
         axes.set(xscale="log", yscale="log", xlabel="mean probability", ylabel="share of frauds")
         axes.legend(loc="upper left")
 
-    return _render(draw)
+    return render_figure(draw)
 
 
 def plot_costs(costs: Mapping[str, Any]) -> str:
@@ -106,7 +106,7 @@ def plot_costs(costs: Mapping[str, Any]) -> str:
         axes.xaxis.set_minor_formatter("")
         axes.legend(loc="upper right")
 
-    return _render(draw)
+    return render_figure(draw)
 
 
 def plot_training_curves(losses: Mapping[str, Any]) -> str:
@@ -128,7 +128,7 @@ def plot_training_curves(losses: Mapping[str, Any]) -> str:
         axes.set(xlabel="epoch", ylabel="log loss")
         axes.legend(loc="upper right")
 
-    return _render(draw)
+    return render_figure(draw)
 
 
 def plot_feature_importance(shares: Mapping[str, float]) -> str:
@@ -147,7 +147,7 @@ def plot_feature_importance(shares: Mapping[str, float]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set(xlabel="share of importance")
 
-    return _render(draw, height=1.0 + 0.26 * len(largest))
+    return render_figure(draw, height=1.0 + 0.26 * len(largest))
 
 
 def _line(name: str) -> dict[str, Any]:
@@ -155,7 +155,8 @@ def _line(name: str) -> dict[str, Any]:
     return style if name in COLOURS else {**style, "linestyle": "--" if name == "constant" else ":"}
 
 
-def _render(draw: Callable[[Axes], None], *, height: float = 4.2) -> str:
+def render_figure(draw: Callable[[Axes], None], *, height: float = 4.2) -> str:
+    """Draw on one pair of axes, ``height`` inches high; return the SVG's text."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6.4, height), layout="constrained")
         draw(figure.subplots())

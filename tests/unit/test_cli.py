@@ -12,7 +12,10 @@ import pytest
 import throughline
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("data", "features", "stream", "rebuild", "train", "serve", "load", "monitor", "demo")
+STAGES = (
+    *("data", "features", "stream", "rebuild", "train", "serve", "load", "monitor"),
+    *("handbook", "demo"),
+)
 TINY = (
     "--set=data.sizes={tiny: {num_customers: 30, num_merchants: 20, num_days: 20}}",
     "--size=tiny",

@@ -8,6 +8,7 @@ import pytest
 
 from data.fraud_contract import check_transactions
 from data.handbook import convert_handbook, simulate_handbook
+from training.handbook_protocol import TRAIN_START, find_day, split_weeks
 
 SMALL = {"num_customers": 150, "num_terminals": 300, "num_days": 25, "radius": 4.0}
 
@@ -71,13 +72,25 @@ def test_a_small_world_equals_the_published_code_row_by_row(small):
     pd.testing.assert_frame_equal(small.transactions[expected.columns.tolist()], expected)
 
 
-def test_the_whole_world_has_the_published_counts():
+@pytest.fixture(scope="module")
+def whole():
+    return simulate_handbook()
+
+
+def test_the_whole_world_has_the_published_counts(whole):
     """REFERENCES: 1,754,155 transactions, 14,681 frauds; added and final by scenario."""
-    world = simulate_handbook()
+    world = whole
     assert len(world.transactions) == 1_754_155
     assert world.num_added == {"scenario_1": 978, "scenario_2": 9_099, "scenario_3": 4_604}
     assert int(world.transactions["is_fraud"].sum()) == 14_681
     assert world.num_final == {"scenario_1": 973, "scenario_2": 9_077, "scenario_3": 4_631}
+
+
+def test_its_single_split_has_the_published_counts(whole):
+    split = split_weeks(whole.transactions, first_day=find_day(TRAIN_START))
+    is_fraud = whole.transactions["is_fraud"].to_numpy()
+    assert (len(split.train), is_fraud[split.train].sum()) == (67_240, 598)
+    assert (len(split.test), is_fraud[split.test].sum()) == (58_264, 385)
 
 
 def test_it_converts_to_the_contract_with_labels_a_week_later(small):
