@@ -64,7 +64,7 @@ up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1
 down: ## stop what `make up` started; files stay
 	$(COMPOSE) --profile stack down
 
-docs: $(INSTALLED) ## rewrite the README's results table from runs/demo/summary.json
+docs: $(INSTALLED) ## rewrite the tables of README.md and docs/handbook.md from runs/demo and runs/fraud
 	$(PY) -m monitoring.results_table
 
 lock: $(UV) ## rewrite requirements.lock from pyproject.toml; UPGRADE=--upgrade moves every pin but torch

@@ -117,7 +117,7 @@ def trace_fraud_runs(
 
     >>> days, knows = np.arange(4) * DAY, np.array([0, 0, 1, 2])
     >>> runs = trace_fraud_runs(days, np.array([0, 1, 1, 0]), np.array([0, 4]), knows)
-    >>> runs.length.tolist(), runs.days_since_start[3], runs.days_since_legitimate[3]
-    ([0.0, 0.0, 0.0, 1.0], 2.0, 3.0)
+    >>> [column[3].item() for column in runs]
+    [1.0, 2.0, 3.0]
     """
     return FraudRuns(*_trace_fraud_runs(times, is_fraud, starts, high))

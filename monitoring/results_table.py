@@ -1,40 +1,47 @@
-"""The demo's summary becomes the README's table of results: no number there is typed by hand.
+"""A run's results become tables in the documents: no number there is typed by hand.
 
-``python -m monitoring.results_table`` (``make docs``) replaces what stands between two markers and
-nothing else.
+``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
+where the handbook benchmark was run, its rows into docs/handbook.md; it replaces what stands
+between two markers and nothing else.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.files import read_json, write_whole
 from configs.terminal import format_name, format_value
+from monitoring.handbook_table import build_handbook_tables
 from monitoring.report import format_score
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def write_results_table(readme: Path, summary: Mapping[str, Any]) -> None:
-    """Replace the table between the README's markers.
+    """Replace the table between the README's markers by what the demo's ``summary.json`` says."""
+    replace_marked(readme, _build_rows(summary))
+
+
+def replace_marked(document: Path, lines: Iterable[str]) -> None:
+    """Replace what stands between a document's markers.
 
     Args:
-        readme: A Markdown file with one ``BEGIN`` and, after it, one ``END`` marker.
-        summary: What the demo wrote to ``summary.json``.
+        document: A Markdown file with one ``BEGIN`` and, after it, one ``END`` marker.
+        lines: What stands there from now on.
 
     Raises:
         ValueError: If a marker is missing, doubled or out of order.
     """
-    text = readme.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or text.count(BEGIN) > 1 or text.count(END) > 1:
-        raise ValueError(f"{readme} needs the markers {BEGIN} and {END} once each, in this order")
-    table = "\n".join(_build_rows(summary))
-    with write_whole(readme) as part:
+        raise ValueError(f"{document} needs the markers {BEGIN} and {END} once each, in this order")
+    table = "\n".join(lines)
+    with write_whole(document) as part:
         part.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
@@ -100,9 +107,12 @@ def _escape(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md from runs/demo/summary.json, both in the current folder."""
+    """Rewrite README.md and docs/handbook.md from what lies in the current folder's runs/."""
+    handbook = Path("runs/fraud/handbook/handbook.json")
     try:
         write_results_table(Path("README.md"), read_json(Path("runs/demo/summary.json")))
+        if handbook.is_file():
+            replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
     except FileNotFoundError as error:
         sys.exit(f"error: no {error.filename}; run make demo first, from the repository's root")
     except ValueError as error:

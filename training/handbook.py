@@ -30,6 +30,7 @@ from training.handbook_protocol import (
 )
 from training.handbook_published import FRAUDS_ADDED, NUM_TRANSACTIONS, SPLIT_COUNTS
 from training.handbook_report import (
+    build_settings,
     build_table,
     build_targets,
     list_published_only,
@@ -171,6 +172,7 @@ def _finish(
         "counts": counts,
         "single_split": build_table(rows["single_split"]),
         "prequential": build_table(rows["prequential"]),
+        "settings": build_settings(rows["prequential"]),
         "ablations": build_table(rows["ablations"]),
         "published": build_table(rows["published_only"]),
         "held_to": {

@@ -66,6 +66,19 @@ def build_table(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     }
 
 
+def build_settings(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Say how each prequential row was set, how that validated, and how each test week went."""
+    return {
+        str(row["name"]): {
+            "settings": row["settings"],
+            "chosen by our validation": row["is_chosen_here"],
+            "average precision, validation": f"{row['average_precision_validation']:.3f}",
+            "test weeks": " ".join(f"{week:.3f}" for week in row["average_precision_folds"][::-1]),
+        }
+        for row in rows
+    }
+
+
 def write_results(
     folder: Path, result: Mapping[str, Any], *, rows: Mapping[str, list[dict[str, Any]]]
 ) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from configs.files import write_json
 from monitoring.drift_figure import plot_drift
+from monitoring.handbook_table import TITLES
 from monitoring.report import write_demo_page
 from monitoring.results_table import BEGIN, END, main, write_results_table
 
@@ -217,3 +218,25 @@ def test_make_docs_reads_the_demos_summary(tmp_path, monkeypatch):
     write_json(tmp_path / "runs" / "demo" / "summary.json", LEAST)
     main()
     assert "300,000, 0.81 %" in (tmp_path / "README.md").read_text()
+
+
+def test_make_docs_writes_the_handbooks_tables_where_it_was_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(f"{BEGIN}{END}")
+    (tmp_path / "docs").mkdir()
+    document = tmp_path / "docs" / "handbook.md"
+    document.write_text(f"top\n{BEGIN}{END}\nbottom")
+    write_json(tmp_path / "runs" / "demo" / "summary.json", LEAST)
+    main()
+    assert document.read_text() == f"top\n{BEGIN}{END}\nbottom"
+    tables = {key: {"coin": {"roc_auc": "0.500 (0.500, +0.000)"}} for key in TITLES}
+    write_json(
+        tmp_path / "runs" / "fraud" / "handbook" / "handbook.json",
+        tables | {"environment": {"date": "2026-11-01", "cores": 2, "cpu": "a cpu"}},
+    )
+    main()
+    text = document.read_text()
+    assert text.startswith(f"top\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nbottom")
+    assert text.count("|  | ROC AUC |\n|---|---|\n| coin | 0.500 (0.500, +0.000) |") == len(TITLES)
+    assert "Run on 2026-11-01, 2 cores, a cpu." in text
