@@ -9,6 +9,7 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 INSTALLED := .venv/.installed
 COMPOSE ?= docker compose
+BENCH ?= windows history stream
 
 # Any Python 3.11 that can make an environment; `PYTHON=/path/to/python make setup` names one.
 # Each candidate is run, not only looked up: a version manager's shim exists without its Python.
@@ -54,8 +55,8 @@ check: $(INSTALLED) ## format, lint, types and the import contracts; changes not
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-bench: $(INSTALLED) ## the load run against a service started for it; needs a champion (make demo)
-	$(PY) -m throughline fraud load --runs runs/demo --json runs/bench/fraud_load.json $(BENCH_ARGS)
+bench: $(INSTALLED) ## every bench beside its peers, into runs/bench; BENCH="stream history" picks
+	for name in $(BENCH); do $(PY) -m throughline bench $$name --json runs/bench/$$name.json; done
 
 up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1 adds Redis and a stream
 	@test -d $${RUNS:-runs/demo} || { echo "error: nothing to serve; run make demo first" >&2; exit 2; }
@@ -64,7 +65,7 @@ up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1
 down: ## stop what `make up` started; files stay
 	$(COMPOSE) --profile stack down
 
-docs: $(INSTALLED) ## rewrite the tables of README.md and docs/handbook.md from runs/demo and runs/fraud
+docs: $(INSTALLED) ## rewrite the tables of README.md and docs/ from what lies in runs/
 	$(PY) -m monitoring.results_table
 
 lock: $(UV) ## rewrite requirements.lock from pyproject.toml; UPGRADE=--upgrade moves every pin but torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from configs.terminal import format_name, format_value
+from monitoring.markdown_table import build_table, describe_run
 
 TITLES = {
     "single_split": "Single split",
@@ -26,16 +26,6 @@ def build_handbook_tables(result: Mapping[str, Any]) -> Iterator[str]:
     """
     for key, title in TITLES.items():
         yield from ("", f"### {title}", "")
-        yield from _build_table(result[key])
-    environment = result["environment"]
+        yield from build_table(result[key])
     yield ""
-    yield f"Run on {environment['date']}, {environment['cores']} cores, {environment['cpu']}."
-
-
-def _build_table(table: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
-    columns = list(dict.fromkeys(column for row in table.values() for column in row))
-    yield " | ".join(("| ", *map(format_name, columns))) + " |"
-    yield "|---" * (1 + len(columns)) + "|"
-    for name, row in table.items():
-        cells = (format_value(row[column]) if column in row else "" for column in columns)
-        yield " | ".join((f"| {format_name(name)}", *cells)) + " |"
+    yield describe_run(result["environment"])

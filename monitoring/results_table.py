@@ -1,8 +1,8 @@
 """A run's results become tables in the documents: no number there is typed by hand.
 
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
-where the handbook benchmark was run, its rows into docs/handbook.md; it replaces what stands
-between two markers and nothing else.
+where they were run, the handbook benchmark into docs/handbook.md and the benches into
+docs/benchmarks.md; it replaces what stands between two markers and nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from configs.files import read_json, write_whole
 from configs.terminal import format_name, format_value
+from monitoring.benchmark_table import build_benchmark_tables
 from monitoring.handbook_table import build_handbook_tables
 from monitoring.report import format_score
 
@@ -107,12 +108,14 @@ def _escape(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite README.md and docs/handbook.md from what lies in the current folder's runs/."""
-    handbook = Path("runs/fraud/handbook/handbook.json")
+    """Rewrite the tables of README.md and docs/ from what lies in the current folder's runs/."""
+    handbook, benches = Path("runs/fraud/handbook/handbook.json"), Path("runs/bench")
     try:
         write_results_table(Path("README.md"), read_json(Path("runs/demo/summary.json")))
         if handbook.is_file():
             replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
+        if benches.is_dir():
+            replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
     except FileNotFoundError as error:
         sys.exit(f"error: no {error.filename}; run make demo first, from the repository's root")
     except ValueError as error:
