@@ -4,16 +4,14 @@ import random
 import signal
 import time
 
-import numpy as np
 import pytest
 
-from features.fast_reader import FastReader
-from features.state_merge import build_event_states
 from tests.stack.stream_world import (
+    copy_world,
+    count_waiting,
     die_between_archive_and_write,
     die_between_write_and_acknowledge,
     pause_before_write,
-    publish_with_retry,
     split,
     wait_until,
 )
@@ -56,30 +54,12 @@ def test_processors_killed_at_random_moments_lose_nothing_and_double_nothing(wor
     assert stream.dead_letters.count() == {}
 
 
-def test_after_a_kill_features_are_those_of_an_offline_build(world, processors):
-    stream = world.connect()
-    publish_with_retry(stream, split(world.coming, 300))
-    processors.start(world, die_between_write_and_acknowledge).process.join(60)
-    processors.start(world, until_empty=True).finish()
-    last = world.coming["event_time"].iloc[-1]
-    asked = world.coming.drop_duplicates("customer_id").assign(event_time=last)
-    got = FastReader(stream.states).read(asked)
-    stream.states.clear()
-    for state in ("customer_events", "merchant_events", "ip_events"):
-        _write_offline_build(world, stream, state)
-    stream.states.mark_whole()
-    expected = FastReader(stream.states).read(asked)
-    labelled = {"merchant_fraud_rate", "merchant_category_risk"}  # of labels, not of the stream
-    for name in expected.keys() - labelled:
-        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
-
-
 def test_two_processors_share_the_partitions_and_both_work(world, processors):
     stream = world.connect()
     pair = [processors.start(world), processors.start(world)]
     time.sleep(1.5)  # both have said that they live, and the first has given back half
     stream.publish(world.coming)
-    wait_until(lambda: not _count_waiting(stream))
+    wait_until(lambda: not count_waiting(stream))
     for processor in pair:
         processor.signal(signal.SIGTERM)
     accepted = [processor.finish()["accepted"] for processor in pair]
@@ -106,12 +86,12 @@ def test_a_killed_processors_partitions_are_taken_over_when_its_leases_run_out(w
     stream = world.connect()
     killed = processors.start(world)
     stream.publish(world.coming.head(100))
-    wait_until(lambda: not _count_waiting(stream))
+    wait_until(lambda: not count_waiting(stream))
     heir = processors.start(world)
     time.sleep(1.0)  # it lives, and holds its half
     killed.kill()
     stream.publish(world.coming.tail(-100))
-    seconds = wait_until(lambda: not _count_waiting(stream))
+    seconds = wait_until(lambda: not count_waiting(stream))
     lease_seconds = world.config.stream.lease_seconds
     assert seconds < 2 * lease_seconds + 2  # the work itself takes a second on a busy machine
     heir.signal(signal.SIGTERM)
@@ -122,28 +102,13 @@ def test_a_killed_processors_partitions_are_taken_over_when_its_leases_run_out(w
 def test_a_processor_that_ends_gives_its_partitions_back_at_once(
     stream_source, tmp_path, processors
 ):
-    from tests.stack.stream_world import copy_world
-
     world = copy_world(stream_source, tmp_path, None, lease_seconds=600.0)
     stream = world.connect()
     first = processors.start(world)
     stream.publish(world.coming.head(100))
-    wait_until(lambda: not _count_waiting(stream))
+    wait_until(lambda: not count_waiting(stream))
     first.signal(signal.SIGTERM)
     first.finish()
     stream.publish(world.coming.tail(-100))
     processors.start(world, until_empty=True).finish(seconds=20)
     world.check(stream)
-
-
-def _write_offline_build(world, stream, state):
-    import pandas as pd
-
-    from features.publish import list_updates
-
-    known = pd.concat([world.history, stream.archive.load()], ignore_index=True)
-    stream.states.write(list_updates(build_event_states(known, state), state), lease=None)
-
-
-def _count_waiting(stream):
-    return sum(map(stream.log.count_waiting, range(stream.log.num_partitions)))
