@@ -28,7 +28,7 @@ PUBLISH_ROWS = 10_000
 
 
 class Entry(NamedTuple):
-    """One line of a partition, and where it stands: an order-preserving text.
+    """One line of a partition, and where it stands: a text of its own in the partition.
 
     Of a line longer than ``MAX_LINE_BYTES``, which is no transaction, the rest may be missing.
     """
