@@ -56,17 +56,22 @@ class RedisLog:
 
     def read(self, partition: int, *, max_entries: int) -> list[Entry]:
         """Return what was read before and not acknowledged, then what is new."""
-        cursor = self._cursors.get(partition, "0")
-        found = self._read_group(partition, cursor, max(1, max_entries // LINES_PER_ENTRY))
-        if cursor != ">":
-            self._cursors[partition] = found[-1][0].decode() if found else ">"
-            if not found:
-                return self.read(partition, max_entries=max_entries)
-        return [
-            Entry(f"{position.decode()}/{number:03d}", line)
-            for position, fields in found
-            for number, line in enumerate(fields.get(_LINES, b"").split(b"\n"))
-        ]
+        entries: list[Entry] = []
+        while len(entries) < max_entries:
+            wanted = max(1, (max_entries - len(entries)) // LINES_PER_ENTRY)
+            cursor = self._cursors.get(partition, "0")
+            found = self._read_group(partition, cursor, wanted)
+            if cursor != ">":
+                self._cursors[partition] = found[-1][0].decode() if found else ">"
+            elif not found:
+                break
+            for position, fields in found:
+                lines = fields.get(_LINES, b"").split(b"\n")
+                name = position.decode()
+                entries += [
+                    Entry(f"{name}/{number:03d}", line) for number, line in enumerate(lines)
+                ]
+        return entries
 
     def acknowledge(self, partition: int, entries: Sequence[Entry]) -> None:
         """Acknowledge entries and remove them from the stream."""

@@ -101,7 +101,7 @@ class RedisStates:
         lease_key = _lease_key(lease.partition) if lease else b""
         token = lease.token.encode() if lease else b""
         commands = []
-        for start in range(0, len(updates), CHUNK):
+        for start in range(0, max(1, len(updates)), CHUNK):  # the lease is checked in any case
             chunk = updates[start : start + CHUNK]
             keys = [encode_redis_key(STATE_KEYS[u.state], u.entity) for u in chunk]
             values = [part for update in chunk for part in _list_fields(update)]
@@ -111,7 +111,7 @@ class RedisStates:
             if reply == b"EMPTY":
                 raise StoreEmptyError
             if reply == b"LOST":
-                raise LeaseLostError("another processor holds the partition")
+                raise LeaseLostError("the partition has another owner")
 
     def acquire(self, partition: int, *, seconds: float) -> Lease | None:
         """Take a partition's lease if nobody holds it."""

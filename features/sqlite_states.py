@@ -66,7 +66,7 @@ class SqliteStates:
             if lease is not None:
                 _check_whole(connection)
                 if not _is_held(connection, lease):
-                    raise LeaseLostError(f"partition {lease.partition} has another owner")
+                    raise LeaseLostError("the partition has another owner")
             created = _encode_time(time.time())
             for state, key in STATE_KEYS.items():
                 rows = [

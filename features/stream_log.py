@@ -46,7 +46,11 @@ class StreamLog(Protocol):
         """Append lines to partitions; they are durable when this returns."""
 
     def read(self, partition: int, *, max_entries: int) -> list[Entry]:
-        """Return the entries after those read so far; none if there are none yet."""
+        """Return the entries after those read so far; none if there are none yet.
+
+        Lines that were appended together may be stored as blocks and are then read as blocks: it
+        can be some more than ``max_entries``, and what was read together is acknowledged together.
+        """
 
     def acknowledge(self, partition: int, entries: Sequence[Entry]) -> None:
         """Say that entries were processed: nobody reads them again."""

@@ -79,6 +79,7 @@ def copy_world(
     shutil.copytree(source, runs)
     changes: dict[str, Any] = {
         "runs": str(runs),
+        "stream.num_partitions": 4,
         "stream.batch_rows": 50,
         "stream.lease_seconds": 1.0,
         "stream.wait_seconds": 0.01,

@@ -34,6 +34,11 @@ def lines_of(entries):
     return [entry.line for entry in entries]
 
 
+def append_one_by_one(log, *lines):
+    for line in lines:
+        log.append({0: [line]})
+
+
 def test_lines_are_read_in_the_order_they_were_appended(open_log):
     log = open_log()
     log.append({0: [b"a", b"b"]})
@@ -62,7 +67,7 @@ def test_an_empty_partition_has_nothing_to_read_and_nothing_waiting(open_log):
 
 def test_no_more_than_asked_is_read_and_the_next_read_goes_on(open_log):
     log = open_log()
-    log.append({0: [b"a", b"b", b"c"]})
+    append_one_by_one(log, b"a", b"b", b"c")
     assert lines_of(log.read(0, max_entries=2)) == [b"a", b"b"]
     assert lines_of(log.read(0, max_entries=2)) == [b"c"]
     assert log.read(0, max_entries=2) == []
@@ -77,14 +82,14 @@ def test_what_was_read_and_not_acknowledged_is_read_again_by_the_next(open_log):
 
 def test_what_was_acknowledged_is_read_by_nobody(open_log):
     log = open_log()
-    log.append({0: [b"a", b"b"]})
+    append_one_by_one(log, b"a", b"b")
     log.acknowledge(0, log.read(0, max_entries=1))
     assert lines_of(open_log().read(0, max_entries=10)) == [b"b"]
 
 
 def test_rewinding_reads_again_from_the_first_that_was_not_acknowledged(open_log):
     log = open_log()
-    log.append({0: [b"a", b"b", b"c"]})
+    append_one_by_one(log, b"a", b"b", b"c")
     log.acknowledge(0, log.read(0, max_entries=1))
     log.read(0, max_entries=10)
     log.rewind(0)
