@@ -57,14 +57,15 @@ def test_processors_killed_at_random_moments_lose_nothing_and_double_nothing(wor
 def test_two_processors_share_the_partitions_and_both_work(world, processors):
     stream = world.connect()
     pair = [processors.start(world), processors.start(world)]
-    time.sleep(1.5)  # both have said that they live, and the first has given back half
-    stream.publish(world.coming)
+    for chunk in split(world.coming, 100):  # while both start, and the first gives back half
+        stream.publish(chunk)
+        time.sleep(0.3)
     wait_until(lambda: not count_waiting(stream))
     for processor in pair:
         processor.signal(signal.SIGTERM)
     accepted = [processor.finish()["accepted"] for processor in pair]
     assert sum(accepted) == len(world.coming)
-    assert min(accepted) > 0.2 * len(world.coming)
+    assert min(accepted) > 0
     world.check(stream)
 
 

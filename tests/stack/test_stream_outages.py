@@ -175,13 +175,13 @@ def test_the_command_ends_in_time_prints_its_result_and_leaves_its_partitions_to
     try:
         wait_until(lambda: not count_waiting(stream), seconds=120)
         running.send_signal(number)
-        assert running.wait(timeout=15) == 0
+        assert running.wait(timeout=60) == 0
     finally:
         running.kill()
         running.wait()
     assert json.loads(result.read_text())["accepted"] == 500
     stream.publish(world.coming.tail(-500))
-    processors.start(world, until_empty=True).finish(seconds=30)
+    processors.start(world, until_empty=True).finish(seconds=60)
     world.check(stream)
 
 
