@@ -146,7 +146,8 @@ def fraud_rebuild(
     """Restore the online store, which is a cache, from history and the stream's archive.
 
     In: the history the features were built from, what the stream has accepted since. Out: every
-    entity's state, written anew. Processors wait meanwhile and go on by themselves.
+    entity's state, written anew. Processors wait meanwhile and go on by themselves. A flushed Redis
+    has lost its log too: publish again what had not been processed; what had been changes nothing.
 
     Example: throughline fraud rebuild --runs runs/mine
 

@@ -22,8 +22,13 @@ _PARTITIONS = f"{PROJECT}:partitions"
 class RedisLog:
     """A log in Redis Streams; see ``features.stream_log.StreamLog``.
 
-    As durable as the server: with ``appendonly yes`` an appended line survives the server's death.
-    Acknowledged entries are removed; the archive keeps what was accepted.
+    As durable as the server: with ``appendonly yes`` and ``appendfsync always`` an appended line
+    survives the server's death. With ``everysec`` a busy disk may put off writing for two seconds,
+    and lines of that time may be lost. Acknowledged entries are removed; the archive keeps what was
+    accepted. A FLUSHALL takes what was not read yet along: its publisher publishes it again.
+
+    Source:
+        Redis 7.0, ``aof.c``, ``flushAppendOnlyFile``: the postponed write.
 
     Args:
         client: Connected; replies are bytes.
@@ -37,7 +42,8 @@ class RedisLog:
         self.num_partitions = num_partitions
         self._client = client
         self._cursors: dict[int, str] = {}
-        client.set(_PARTITIONS, num_partitions, nx=True)
+        if not client.exists(_PARTITIONS):
+            client.set(_PARTITIONS, num_partitions, nx=True)
         found = int(client.get(_PARTITIONS) or 0)
         if found != num_partitions:
             raise ValueError(

@@ -84,7 +84,7 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of the test's own, durable as ``docs`` advises; started, and the test's to kill."""
+    """A server of the test's own, started, whose data outlives it; the test's to kill."""
     _need_redis()
     folder = tmp_path / "redis"
     folder.mkdir()

@@ -190,7 +190,7 @@ class Processors:
         )
         process.start()
         self._started.append(Processor(process, notes))
-        wait_until(notes.with_suffix(".ready").exists)
+        wait_until(notes.with_suffix(".ready").exists, seconds=120)  # the first imports all
         return self._started[-1]
 
     def end(self) -> None:
@@ -243,7 +243,7 @@ def split(transactions: pd.DataFrame, rows: int) -> list[pd.DataFrame]:
     return [transactions.iloc[at : at + rows] for at in range(0, len(transactions), rows)]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> float:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> float:
     """Wait until something is so; return how many seconds that took."""
     started = time.monotonic()
     while not condition():

@@ -105,6 +105,19 @@ def test_a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile(world, 
     world.check(stream)
 
 
+def test_a_redis_without_memory_is_waited_for(stream_source, tmp_path, own_redis, processors):
+    world = copy_world(stream_source, tmp_path, own_redis.url)
+    stream = world.connect()
+    stream.publish(world.coming)
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory", 1)
+        processor = processors.start(world, until_empty=True)
+        wait_until(lambda: processor.tells("waiting: "))
+        client.config_set("maxmemory", 0)
+    processor.finish()
+    world.check(stream)
+
+
 def test_a_processor_goes_on_with_a_store_that_was_built_anew(world, processors):
     stream = world.connect()
     processor = processors.start(world)
