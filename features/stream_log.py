@@ -23,6 +23,7 @@ from features.fraud_state import EVENT_STATES, encode_entity
 from features.stream_messages import MAX_LINE_BYTES, StreamTransaction
 
 MAX_READ_BYTES = 4 << 20
+USUAL_LINE_BYTES = 512
 PUBLISH_ROWS = 10_000
 """Transactions appended at once, so that publishing a long history takes little memory."""
 
@@ -148,9 +149,10 @@ class FileLog:
         end = self._cursors.setdefault(partition, self._acknowledged(partition))
         with self._file(partition).open("rb") as file:
             file.seek(end)
-            block = file.read(MAX_READ_BYTES)
+            size = min(max(max_entries * USUAL_LINE_BYTES, MAX_LINE_BYTES + 1), MAX_READ_BYTES)
+            block = file.read(size)
             lines = block[: block.rfind(b"\n") + 1].split(b"\n")[:-1][:max_entries]
-            if not lines and len(block) == MAX_READ_BYTES:
+            if not lines and len(block) == size:
                 return self._read_huge(partition, file, end)
         entries = []
         for line in lines:
@@ -160,7 +162,7 @@ class FileLog:
         return entries
 
     def _read_huge(self, partition: int, file: IO[bytes], start: int) -> list[Entry]:
-        """Return the start of a line that is longer than a block, once its end is there."""
+        """Return the start of a line that is too long, once its end is there."""
         file.seek(start)
         beginning = file.read(MAX_LINE_BYTES + 1)
         end = start + len(beginning)

@@ -135,6 +135,12 @@ def test_a_line_longer_than_a_read_is_passed_cut_short(open_log):
     assert log.count_waiting(0) == 0
 
 
+def test_the_longest_line_that_may_be_a_transaction_comes_whole(open_log):
+    log = open_log()
+    log.append({0: [b"x" * MAX_LINE_BYTES, b"after"]})
+    assert lines_of(log.read(0, max_entries=1)) == [b"x" * MAX_LINE_BYTES]
+
+
 def test_publishers_at_the_same_time_leave_every_line_whole(open_log):
     def publish(name):
         log = open_log()
