@@ -19,6 +19,7 @@ DEPENDENCIES = [
     Requirement(text)
     for text in (
         *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["bench"],
         *PROJECT["project"]["optional-dependencies"]["dev"],
     )
 ]
