@@ -22,7 +22,7 @@ from features.windows import Floats, Grouping, Integers, group_rows
 Aggregate = Callable[..., dict[str, Floats]]
 """From grouped events and one float array per value column to one array per feature."""
 ROWS_PER_BLOCK = 1 << 18
-"""Two megabytes per column: of 10 million rows at once, most of the time went into new pages."""
+"""Two megabytes per column."""
 TIME_TYPE = pa.timestamp("us", tz="UTC")
 
 
@@ -107,8 +107,8 @@ def aggregate_table(
 ) -> pa.Table:
     """Compute windowed aggregates at every event of a table.
 
-    Whole entities are computed together, some ``ROWS_PER_BLOCK`` rows at a time: what is needed
-    in between stays in the processor's cache, and is allocated once rather than per million rows.
+    Whole entities are computed together, some ``ROWS_PER_BLOCK`` rows at a time, so that what is
+    needed in between stays small.
 
     Args:
         events: One row per event, in any order.
