@@ -8,6 +8,7 @@ nothing is chosen on the weeks it is judged on.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def run_handbook(
     Raises:
         ValueError: If XGBoost is not installed.
     """
+    started = perf_counter()
     world = world or _simulate()
     basic, extended = _build_materials(world, calendar)
     split = split_weeks(basic.transactions, first_day=calendar.first_day)
@@ -112,7 +114,8 @@ def run_handbook(
         "ablations": ablations,
         "published_only": list_published_only(),
     }
-    return _finish(config, rows, counts=_count(world, basic, split))
+    counts = _count(world, basic, split)
+    return _finish(config, rows, counts=counts, seconds=perf_counter() - started)
 
 
 def _simulate() -> HandbookWorld:
@@ -127,14 +130,14 @@ def _build_materials(world: HandbookWorld, calendar: Calendar) -> tuple[Material
     days = world.transactions["day"].to_numpy()
     kept = slice(*np.searchsorted(days, [earliest, latest]))
     with show_progress("Computing inputs", total=2) as advance:
-        basic = build_handbook_features(world.transactions).to_numpy()
+        basic = build_handbook_features(world.transactions).iloc[kept]
         advance(1)
-        signals = build_handbook_signals(world.transactions).to_numpy()
+        extended = basic.join(build_handbook_signals(world.transactions))
         advance(1)
     transactions = world.transactions.iloc[kept]
     return (
-        Material(transactions, basic[kept]),
-        Material(transactions, np.hstack([basic[kept], signals[kept]])),
+        Material(transactions, basic.to_numpy(), tuple(map(str, basic.columns))),
+        Material(transactions, extended.to_numpy(), tuple(map(str, extended.columns))),
     )
 
 
@@ -157,14 +160,19 @@ def _count(world: HandbookWorld, material: Material, split: Split) -> dict[str, 
 
 
 def _finish(
-    config: FraudConfig, rows: dict[str, list[dict[str, Any]]], *, counts: dict[str, Any]
+    config: FraudConfig,
+    rows: dict[str, list[dict[str, Any]]],
+    *,
+    counts: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
     """Put the result together and write it."""
     targets = [
-        target.describe() for target in build_targets(rows["single_split"], rows["prequential"][0])
+        target.describe() for target in build_targets(rows["single_split"], rows["prequential"])
     ]
     result = {
         "environment": describe_environment(),
+        "seconds_total": round(seconds, 1),
         "rows": [
             {"protocol": protocol, **row} for protocol, measured in rows.items() for row in measured
         ],

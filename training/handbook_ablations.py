@@ -7,6 +7,7 @@ transactions are held out, which cards are left in the test, or when a terminal'
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def run_ablations(honest: Material, *, first_day: int, advance: Advance) -> list
     unfiltered = split_weeks(honest.transactions, first_day=first_day, drop_known_cards=False)
     transactions = honest.transactions
     early, day_old = (
-        Material(transactions, build_handbook_features(transactions, delay_days=days).to_numpy())
+        replace(honest, inputs=build_handbook_features(transactions, delay_days=days).to_numpy())
         for days in (0, 1)
     )
     tasks = [

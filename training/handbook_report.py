@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,44 @@ from training.handbook_published import PREQUENTIAL
 from training.plots import render_figure
 
 MAX_DIFFERENCE = 0.005
-REPRODUCED = (
-    "logistic regression",
-    "decision tree, depth 2",
-    "decision tree, unlimited",
-    "random forest",
-)
-OURS, THEIRS = "#1f6feb", "#8a8f98"
-BEST_PUBLISHED = {
-    metric: max(getattr(row, metric) for row in PREQUENTIAL.values()) for metric in METRICS
-}
+MAX_UNANNOUNCED_AUC = 0.55
+"""Chance is 0.5; over four test weeks its standard error is about 0.02."""
+OURS = "#1f6feb"
 
 
 def build_targets(
-    single_split: Iterable[Mapping[str, Any]], pipeline: Mapping[str, Any]
+    single_split: Iterable[Mapping[str, Any]], prequential: Sequence[Mapping[str, Any]]
 ) -> list[Target]:
-    """State what the rows are held to: the published table, and beating the best of it."""
-    by_name = {row["name"]: row for row in single_split}
+    """State what the rows are held to: the published tables, and beating the best of them.
+
+    Args:
+        single_split: Rows, all with published figures.
+        prequential: Rows, our pipeline's first.
+    """
+    pipeline, *others = prequential
+    compared = {f"{row['name']}, single split": row for row in single_split}
+    compared |= {
+        f"{row['name']}, prequential": row
+        for row in others
+        if row["average_precision_published"] is not None
+    }
     reproduced = [
         Target(
             f"{name}: largest difference",
-            max(abs(by_name[name][f"{metric}_difference"]) for metric in METRICS),
+            max(abs(row[f"{metric}_difference"]) for metric in METRICS),
             MAX_DIFFERENCE,
             "at_most",
         )
-        for name in REPRODUCED
+        for name, row in compared.items()
     ]
     return [
         *reproduced,
+        Target(
+            "ours: AUC on frauds nothing announced (a leak above)",
+            pipeline["roc_auc_unannounced"],
+            MAX_UNANNOUNCED_AUC,
+            "at_most",
+        ),
         Target("ours: average precision", pipeline["average_precision"], 0.70, "at_least"),
         Target("ours: card precision@100", pipeline["card_precision_at_100"], 0.305, "at_least"),
     ]
@@ -102,7 +112,9 @@ def write_results(
     with write_whole(table) as part:
         pd.DataFrame(flat).to_csv(part, index=False, float_format="%.6f")
     pictures = {
-        folder / "average_precision.svg": plot_rows(rows["prequential"]),
+        folder / "average_precision.svg": plot_rows(
+            [*rows["prequential"], *rows["published_only"]]
+        ),
         folder / "folds.svg": plot_folds(rows["prequential"]),
     }
     for path, picture in pictures.items():
@@ -112,20 +124,21 @@ def write_results(
 
 
 def plot_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Draw the mean average precision of each row, and a tick where the published one is."""
+    """Draw each row's mean average precision as a point, and the published one as a tick."""
     ordered = sorted(rows, key=lambda row: float(_read_best(row)))
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(ordered):
             measured, known = row.get("average_precision"), row["average_precision_published"]
             if measured is not None:
-                axes.plot([0, measured], [place, place], color=OURS, linewidth=6)
-                axes.annotate(f" {measured:.3f}", (measured, place), va="center", fontsize=8)
+                axes.plot([measured], [place], "o", color=OURS)
+                axes.annotate(f"   {measured:.3f}", (measured, place), va="center", fontsize=8)
             if known is not None:
                 axes.plot([known], [place], "|", color="black", markersize=14)
         axes.set_yticks(range(len(ordered)), [row["name"] for row in ordered], fontsize=8)
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel="average precision: measured here (bar), published (tick)", xlim=(0.5, 0.8))
+        axes.set(xlabel="average precision: measured here (point), published (tick)")
+        axes.margins(x=0.12)
 
     return render_figure(draw, height=1.0 + 0.26 * len(ordered))
 
@@ -140,7 +153,7 @@ def plot_folds(rows: Iterable[Mapping[str, Any]]) -> str:
                 places = [str(place + 1) for place in range(len(weeks))]
                 axes.plot(places, weeks, marker="o", label=row["name"])
         axes.set(xlabel="test week", ylabel="average precision")
-        axes.legend(fontsize=8)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
 
     return render_figure(draw)
 
@@ -166,4 +179,5 @@ def _compare(row: Mapping[str, Any], metric: str) -> str:
         return f"({known:.3f})"
     if known is None:
         return f"{measured:.3f}"
-    return f"{measured:.3f} ({known:.3f}, {measured - known:+.3f})"
+    difference = round(measured - known, 3) + 0.0  # no "-0.000"
+    return f"{measured:.3f} ({known:.3f}, {difference:+.3f})"

@@ -40,10 +40,12 @@ class Material:
     Attributes:
         transactions: As in ``data.handbook.HandbookWorld``.
         inputs: One row of numbers per transaction.
+        names: What each column of ``inputs`` is.
     """
 
     transactions: pd.DataFrame
     inputs: Floats
+    names: tuple[str, ...]
 
     def read_train(self, split: Split) -> tuple[Floats, Booleans]:
         """Read the inputs and truths to learn from."""

@@ -75,6 +75,11 @@ def test_our_inputs_beat_the_handbooks(rows):
     assert ours["average_precision"] > theirs["average_precision"] + 0.01
 
 
+def test_frauds_that_nothing_announced_are_told_apart_no_better_than_by_chance(rows):
+    ours = rows["prequential", "LightGBM on our inputs"]
+    assert ours["roc_auc_unannounced"] == pytest.approx(0.5, abs=0.1)
+
+
 def test_the_mean_over_folds_is_what_is_reported(rows):
     ours = rows["prequential", "LightGBM on our inputs"]
     assert len(ours["average_precision_folds"]) == CALENDAR.num_folds
