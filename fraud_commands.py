@@ -100,7 +100,7 @@ def fraud_features(
     """
     chosen = _read_config(config, settings, {"runs": runs})
     instant = read_time("--as-of", as_of)
-    from features.store import run_features
+    from features.store_build import run_features
 
     finish(run_features(chosen, as_of=instant), json=json, config=config, runs=runs)
 

@@ -19,7 +19,8 @@ from configs.files import write_json
 from configs.schema import FraudConfig
 from configs.terminal import format_name
 from data.fraud import load_labels, load_transactions, run_data
-from features.store import open_feature_store, run_features
+from features.store import open_feature_store
+from features.store_build import run_features
 from fraud_demo_calendar import (
     Story,
     describe_change,

@@ -14,7 +14,8 @@ import pandas as pd
 
 from configs.schema import FraudConfig
 from features.fraud_stream import connect_stream
-from features.store import FraudFeatureStore, materialise
+from features.store import FraudFeatureStore
+from features.store_build import materialise
 from fraud_demo_calendar import Calendar, Story
 from monitoring.fraud import run_monitor
 from serving.client import wait_for_version

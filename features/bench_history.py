@@ -34,8 +34,8 @@ from features.store import (
     make_entity_rows,
     open_feature_store,
     read_training_features,
-    run_features,
 )
+from features.store_build import run_features
 
 Store = Literal["features.offline_store.AsofOfflineStore", "file"]
 OURS: Store = "features.offline_store.AsofOfflineStore"

@@ -30,7 +30,8 @@ from features.redis_server import start_redis
 from features.redis_states import RedisStates
 from features.state_merge import build_event_states
 from features.state_store import Lease, Update
-from features.store import build_feature_store, open_feature_store
+from features.store import open_feature_store
+from features.store_build import build_feature_store
 from features.stream_messages import Lateness
 
 HISTORY_DAYS = 33

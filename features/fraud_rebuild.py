@@ -20,10 +20,9 @@ from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from features.connections import connect_states
-from features.fraud_state import EVENT_STATES, STATE_KEYS
 from features.fraud_stream import open_archive
 from features.publish import list_updates
-from features.state_merge import build_event_states, build_label_states
+from features.state_merge import build_states, list_states
 from features.state_store import StateStore
 from features.store import FraudFeatureStore, open_feature_store
 
@@ -72,7 +71,7 @@ def _rebuild(config: FraudConfig) -> dict[str, Any]:
     transactions, labels = load_known_transactions(config, store), load_labels(config.runs)
     newest = max(store.built_as_of, transactions["event_time"].iloc[-1])
     arrived = labels[labels["label_time"] < newest]
-    kinds = [state for state, key in STATE_KEYS.items() if key in transactions]
+    kinds = list_states(transactions)
     num_written = 0
     with show_progress("Rebuilding the online store", total=len(kinds)) as advance:
         for state in kinds:
@@ -104,11 +103,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _write_kind(
     states: StateStore, transactions: pd.DataFrame, labels: pd.DataFrame, state: str
 ) -> int:
-    built = (
-        build_event_states(transactions, state)
-        if state in EVENT_STATES
-        else build_label_states(transactions, labels, state)
-    )
+    built = build_states(transactions, labels, state)
     updates = list_updates(built, state)
     for start in range(0, len(updates), CHUNK):
         states.write(updates[start : start + CHUNK], lease=None)

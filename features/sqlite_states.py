@@ -142,11 +142,8 @@ class SqliteStates:
             connection.execute("DELETE FROM stream_whole")
             # Who merged into states read before the mark went has lost the right to write them.
             connection.execute("DELETE FROM stream_lease")
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = {name for (name,) in names}
             for state in STATE_KEYS:
-                if _table(state) in tables:
-                    connection.execute(f'DELETE FROM "{_table(state)}"')
+                connection.execute(f'DELETE FROM "{_table(state)}"')
 
     def mark_whole(self) -> None:
         """Say that the store holds every entity's state."""
@@ -181,6 +178,13 @@ class SqliteStates:
             connection.execute("PRAGMA journal_mode = WAL")  # readers go on while one writes
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_TABLES)
+            for state in STATE_KEYS:  # Feast makes those whose entities the history names
+                connection.execute(
+                    f'CREATE TABLE IF NOT EXISTS "{_table(state)}" (entity_key BLOB,'
+                    " feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB,"
+                    " event_ts timestamp, created_ts timestamp,"
+                    " PRIMARY KEY (entity_key, feature_name))"
+                )
             self._opened = inode, connection
         return self._opened[1]
 

@@ -26,6 +26,7 @@ from features.fraud_state import (
     LABEL_DAY,
     LABEL_STATES,
     SLACK,
+    STATE_KEYS,
     EventState,
     make_events,
     pack,
@@ -225,3 +226,15 @@ def build_label_states(
             "event_time_us": [int(records["event_time"][row].max()) for row in rows.values()],
         }
     )
+
+
+def build_states(transactions: pd.DataFrame, labels: pd.DataFrame, state: str) -> pd.DataFrame:
+    """Build every entity's state of any kind; see the two functions for the two kinds."""
+    if state in EVENT_STATES:
+        return build_event_states(transactions, state)
+    return build_label_states(transactions, labels, state)
+
+
+def list_states(transactions: pd.DataFrame) -> list[str]:
+    """List the states whose entities the transactions name."""
+    return [state for state, key in STATE_KEYS.items() if key in transactions]

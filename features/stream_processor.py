@@ -14,56 +14,24 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from features.fraud_state import EVENT_STATES, EventState, count_tiles, encode_entity, encode_id
-from features.state_merge import BEYOND_TILES, DUPLICATE, merge_states
 from features.state_store import (
     Lease,
     LeaseLostError,
     StateStore,
     StoreEmptyError,
-    Update,
     new_token,
 )
 from features.stream_archive import Archive, DeadLetters
+from features.stream_batch import StreamCounts, merge_batch
 from features.stream_log import Entry, StreamLog, find_partition
 from features.stream_messages import Lateness, StreamTransaction, check_lateness, decode
 
 MAX_PAUSE_SECONDS = 2.0
-
-
-@dataclass
-class StreamCounts:
-    """What became of the transactions read; each counts once, in its customer's partition.
-
-    Attributes:
-        accepted: Took their place in the windows.
-        duplicates: Were known already and changed nothing.
-        late: Came after the watermark; dead letters.
-        future: Were ahead of their publisher's clock; dead letters.
-        undecodable: Were no transaction; dead letters.
-        beyond_tiles: Events (per entity) refused because tiles had closed over their time.
-        tiled_states: States written that hold tiles, at a lower resolution.
-        batches: Micro-batches written.
-    """
-
-    accepted: int = 0
-    duplicates: int = 0
-    late: int = 0
-    future: int = 0
-    undecodable: int = 0
-    beyond_tiles: int = 0
-    tiled_states: int = 0
-    batches: int = 0
-
-    def add(self, other: StreamCounts) -> None:
-        """Add another's counts to these."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 class Accepted(NamedTuple):
@@ -186,9 +154,8 @@ class StreamProcessor:
             try:
                 self._process(lease, entries)
             except LeaseLostError:
-                self._states.release(
-                    self._leases.pop(partition)
-                )  # if it was the store that changed
+                # Still ours if it was the store that changed: then let go, for whoever comes next.
+                self._states.release(self._leases.pop(partition))
                 self._tended_at = -math.inf
             num += len(entries)
         return num
@@ -230,7 +197,13 @@ class StreamProcessor:
         at_home = [item for item in accepted if self._is_home(item.message, lease.partition)]
         # Each partition archives all it accepts: a rebuild must not wait for the other partitions.
         self._archive.append(lease.partition, [item.line for item in accepted])
-        updates = self._merge(lease.partition, [item.message for item in accepted], counts)
+        updates = merge_batch(
+            self._states,
+            [item.message for item in accepted],
+            partition=lease.partition,
+            num_partitions=self._log.num_partitions,
+            counts=counts,
+        )
         self._states.write(updates, lease=lease)
         self._log.acknowledge(lease.partition, entries)
         counts.accepted = len(at_home) - counts.duplicates
@@ -266,71 +239,3 @@ class StreamProcessor:
     def _is_home(self, message: StreamTransaction, partition: int) -> bool:
         """Whether this is the one partition that counts a transaction."""
         return find_partition(message.customer_id, self._log.num_partitions) == partition
-
-    def _merge(
-        self, partition: int, messages: Sequence[StreamTransaction], counts: StreamCounts
-    ) -> list[Update]:
-        """Merge a batch into the states of the partition's own entities."""
-        owned = {
-            name: _select_entities(messages, kind.key, partition, self._log.num_partitions)
-            for name, kind in EVENT_STATES.items()
-        }
-        entities = {EVENT_STATES[name].key: list(own.entities) for name, own in owned.items()}
-        held = self._states.read(entities, list(EVENT_STATES))
-        updates = []
-        for name, own in owned.items():
-            kind = EVENT_STATES[name]
-            events = build_events(own.messages, kind)
-            merged = merge_states(held[name], events, own.owners, kind=kind)
-            counts.beyond_tiles += int((merged.outcomes == BEYOND_TILES).sum())
-            if kind.key == "customer_id":
-                counts.duplicates += int((merged.outcomes == DUPLICATE).sum())
-            for entity, before, after, newest in zip(
-                own.entities, held[name], merged.states, merged.newest.tolist(), strict=True
-            ):
-                if after is not None and after != before:
-                    counts.tiled_states += count_tiles(after) > 0
-                    updates.append(Update(name, entity, after, newest))
-        return updates
-
-
-class _Owned(NamedTuple):
-    """The messages that concern a partition's entities of one kind, and whose each is."""
-
-    messages: list[StreamTransaction]
-    owners: np.ndarray
-    entities: list[str]
-
-
-def _select_entities(
-    messages: Sequence[StreamTransaction], key: str, partition: int, num_partitions: int
-) -> _Owned:
-    index: dict[str, int] = {}
-    kept, owners = [], []
-    for message in messages:
-        entity = getattr(message, key)
-        if entity is not None and find_partition(entity, num_partitions) == partition:
-            kept.append(message)
-            owners.append(index.setdefault(entity, len(index)))
-    return _Owned(kept, np.array(owners, dtype=np.int64), list(index))
-
-
-def build_events(messages: Sequence[StreamTransaction], kind: EventState) -> np.ndarray:
-    """Turn messages into the records of one kind of state, in the same order.
-
-    ``features.fraud_state.make_events`` does the same from a frame; a test holds them equal.
-    """
-    columns = {
-        "event_time": [m.event_time for m in messages],
-        "transaction": [encode_id(m.transaction_id) for m in messages],
-        "amount": [m.amount for m in messages],
-        "merchant": [encode_entity(m.merchant_id) for m in messages],
-        "device": [encode_entity(m.device_id) for m in messages],
-        "customer": [encode_entity(m.customer_id) for m in messages],
-        "latitude": [np.nan if m.latitude is None else m.latitude for m in messages],
-        "longitude": [np.nan if m.longitude is None else m.longitude for m in messages],
-    }
-    events = np.zeros(len(messages), kind.dtype)
-    for name in kind.dtype.names or ():
-        events[name] = columns[name]
-    return events

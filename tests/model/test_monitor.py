@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score
 from configs.files import read_json
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
-from features.store import open_feature_store, read_training_features, run_features
+from features.store import open_feature_store, read_training_features
+from features.store_build import run_features
 from monitoring.fraud import run_monitor
 from monitoring.fraud_retraining import judge_challenger
 from serving.prediction_log import ScoredBatch, encode_batch, get_prediction_folder

@@ -12,7 +12,7 @@ from configs.files import read_json
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
 from data.fraud_contract import CheckedTransactions
-from features.store import run_features
+from features.store_build import run_features
 from training import fraud_material
 from training.artefact import load_artefact, load_reference
 from training.fraud import run_train

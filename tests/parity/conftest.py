@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from features.fraud_history import to_times
-from features.store import build_feature_store
+from features.store_build import build_feature_store
 from features.windows import DAY, SECOND
 
 

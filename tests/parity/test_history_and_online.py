@@ -8,11 +8,8 @@ from features.fraud_replay import recompute_features
 from features.fraud_state import SLACK
 from features.fraud_stream import connect_stream
 from features.publish import publish_labels
-from features.store import (
-    build_feature_store,
-    read_online_features,
-    read_training_features,
-)
+from features.store import read_online_features, read_training_features
+from features.store_build import build_feature_store
 
 TOLERANCE = 1e-9
 
@@ -109,6 +106,10 @@ def test_features_whose_columns_are_missing_are_left_out_of_both(world, tmp_path
     end = bare["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
     store = build_feature_store(tmp_path, bare, labels, as_of=end)
     requests = latest(bare)
+    stream = connect_stream(tmp_path, store, load_fraud_config().stream)
+    stream.publish(bare.tail(3))
+    stream.publish(transactions.tail(3))  # with the columns that the history lacks
+    stream.make_processor().run(until_empty=True)
     history, online = read_training_features(store, requests), read_online_features(store, requests)
     assert_same_features(history, online)
     assert "is_known_device" not in history

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.offline_store import AsofOfflineStore
-from features.store import build_feature_store, make_entity_rows, read_training_features
+from features.store import make_entity_rows, read_training_features
+from features.store_build import build_feature_store
 
 OURS = "features.offline_store.AsofOfflineStore"
 START = pd.Timestamp("2026-01-01", tz="UTC")

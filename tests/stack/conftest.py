@@ -9,7 +9,7 @@ import pytest
 
 from configs.schema import FraudConfig, load_fraud_config
 from data.fraud import load_transactions, run_data
-from features.store import run_features
+from features.store_build import run_features
 from tests.stack.stream_world import Processors, StreamWorld, copy_world
 from training.fraud import run_train
 

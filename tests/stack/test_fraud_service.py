@@ -20,12 +20,8 @@ import pytest
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
 from features.fraud_stream import connect_stream
-from features.store import (
-    get_store_folder,
-    open_feature_store,
-    read_online_features,
-    run_features,
-)
+from features.store import get_store_folder, open_feature_store, read_online_features
+from features.store_build import run_features
 from serving.client import replay_transactions
 from serving.fraud_messages import PredictBatchRequest, build_transactions
 from serving.loadtest import draw_messages, run_load

@@ -17,7 +17,7 @@ import yaml
 from features.fast_reader import FastReader
 from features.fraud_rebuild import run_rebuild
 from features.state_store import StoreEmptyError
-from features.store import run_features
+from features.store_build import run_features
 from tests.stack.stream_world import (
     copy_world,
     count_waiting,

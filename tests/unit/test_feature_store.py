@@ -7,8 +7,9 @@ import pytest
 
 from configs.files import write_json
 from data.fraud import summary_path
-from features import store as feature_store
-from features.store import build_feature_store, get_stamp_file, open_feature_store
+from features import store_build as feature_store
+from features.store import get_stamp_file, open_feature_store
+from features.store_build import build_feature_store
 
 NOON = pd.Timestamp("2026-01-02T12:00:00Z")
 
