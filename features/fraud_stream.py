@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -141,10 +144,9 @@ def run_stream(
     console = Console(stderr=True)
     processor = stream.make_processor(observe=freshness.append, tell=console.print)
     started = time.perf_counter()
-    with _report(console, processor) as should_stop:
-        try:
-            processor.run(until_empty=until_empty, should_stop=should_stop)
-        except KeyboardInterrupt:
+    with _stop_between_batches() as is_told_to_stop, _report(console, processor) as tick:
+        processor.run(until_empty=until_empty, should_stop=lambda: tick() or is_told_to_stop())
+        if is_told_to_stop():
             console.print("stopped; what was not acknowledged stays in the log")
     seconds = time.perf_counter() - started
     return {
@@ -187,6 +189,34 @@ def summarise_freshness(freshness: deque[np.ndarray]) -> dict[str, float] | None
         return None
     p50, p99 = np.percentile(live, [50, 99]) * 1000
     return {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+
+
+@contextmanager
+def _stop_between_batches() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C or SIGTERM end the work after the batch in hand, so that its counts are whole.
+
+    A second one ends it at once, which loses nothing but counts. Outside the main thread, where
+    signals cannot be taken, nothing changes.
+    """
+    told = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        told.set()
+        restore()
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield told.is_set
+    finally:
+        restore()
 
 
 @contextmanager

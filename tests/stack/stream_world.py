@@ -49,6 +49,11 @@ class StreamWorld:
         store = open_feature_store(self.config.runs)
         return connect_stream(self.config.runs, store, self.config.stream)
 
+    def with_settings(self, **settings: float) -> StreamWorld:
+        """Return the world with other settings of the stream."""
+        stream = self.config.stream.model_copy(update=settings)
+        return replace(self, config=self.config.model_copy(update={"stream": stream}))
+
     def after(self, transactions: pd.DataFrame) -> StreamWorld:
         """Return the world once the store was built anew with these in its history."""
         history = pd.concat([self.history, transactions])

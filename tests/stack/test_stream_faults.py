@@ -55,6 +55,7 @@ def test_processors_killed_at_random_moments_lose_nothing_and_double_nothing(wor
 
 
 def test_two_processors_share_the_partitions_and_both_work(world, processors):
+    world = world.with_settings(lease_seconds=3.0)  # longer than a busy machine holds one up
     stream = world.connect()
     pair = [processors.start(world), processors.start(world)]
     for chunk in split(world.coming, 100):  # while both start, and the first gives back half
