@@ -302,7 +302,7 @@ def fraud_handbook(
 
     In: nothing; the Fraud Detection Handbook's simulator makes its 1,754,155 transactions. Out:
     its tables, measured again beside the published figures (single split and prequential); what
-    three classic leaks would add; our pipeline in the same protocol. JSON, CSV and pictures go to
+    classic leaks would add; our pipeline in the same protocol. JSON, CSV and pictures go to
     handbook/ in the runs folder.
 
     Example: throughline fraud handbook --runs runs/fraud

@@ -24,7 +24,6 @@ from training.handbook_pipeline import run_pipeline
 from training.handbook_protocol import (
     TRAIN_START,
     WEEK_DAYS,
-    Split,
     find_day,
     split_folds,
     split_weeks,
@@ -89,33 +88,35 @@ def run_handbook(
     started = perf_counter()
     world = world or _simulate()
     basic, extended = _build_materials(world, calendar)
+    rows = _measure(basic, extended, calendar)
+    counts = _count(world, basic, calendar)
+    return _finish(config, rows, counts=counts, seconds=perf_counter() - started)
+
+
+def _measure(
+    basic: Material, extended: Material, calendar: Calendar
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure every row, by protocol; our pipeline's is the first of the prequential ones."""
+    num_folds = calendar.num_folds
     split = split_weeks(basic.transactions, first_day=calendar.first_day)
     with show_progress("Single split: five models", total=5) as advance:
         single = rerun_single_split(basic, split, advance=advance)
-    folds = {
-        "validation": split_folds(
-            basic.transactions,
-            last_first_day=calendar.last_validation_day,
-            num_folds=calendar.num_folds,
-        ),
-        "test": split_folds(
-            basic.transactions, last_first_day=calendar.last_test_day, num_folds=calendar.num_folds
-        ),
-    }
-    with show_progress("Prequential: the handbook's grids", total=15 * calendar.num_folds) as bar:
-        prequential = rerun_prequential(basic, **folds, advance=bar)
-    with show_progress("Ablations: three mistakes", total=8) as bar:
-        ablations = run_ablations(basic, first_day=calendar.first_day, advance=bar)
-    with show_progress("Our pipeline", total=5 * calendar.num_folds) as bar:
-        pipeline = run_pipeline(extended, **folds, advance=bar)
-    rows = {
+    validation, test = (
+        split_folds(basic.transactions, last_first_day=day, num_folds=num_folds)
+        for day in (calendar.last_validation_day, calendar.last_test_day)
+    )
+    with show_progress("Prequential: the handbook's grids", total=15 * num_folds) as advance:
+        prequential = rerun_prequential(basic, validation=validation, test=test, advance=advance)
+    with show_progress("Ablations: mistakes made on purpose", total=8) as advance:
+        ablations = run_ablations(basic, first_day=calendar.first_day, advance=advance)
+    with show_progress("Our pipeline", total=5 * num_folds) as advance:
+        ours = run_pipeline(extended, validation=validation, test=test, advance=advance)
+    return {
         "single_split": single,
-        "prequential": [pipeline, *prequential],
+        "prequential": [ours, *prequential],
         "ablations": ablations,
         "published_only": list_published_only(),
     }
-    counts = _count(world, basic, split)
-    return _finish(config, rows, counts=counts, seconds=perf_counter() - started)
 
 
 def _simulate() -> HandbookWorld:
@@ -141,8 +142,11 @@ def _build_materials(world: HandbookWorld, calendar: Calendar) -> tuple[Material
     )
 
 
-def _count(world: HandbookWorld, material: Material, split: Split) -> dict[str, dict[str, Any]]:
+def _count(
+    world: HandbookWorld, material: Material, calendar: Calendar
+) -> dict[str, dict[str, Any]]:
     """Count what the world and the single split hold, beside the published counts."""
+    split = split_weeks(material.transactions, first_day=calendar.first_day)
     is_fraud = material.transactions["is_fraud"].to_numpy()
     published = {"transactions": NUM_TRANSACTIONS, **FRAUDS_ADDED, **SPLIT_COUNTS}
     counted = {

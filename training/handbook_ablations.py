@@ -16,7 +16,7 @@ from features.handbook import build_handbook_features
 from training.handbook_models import make_xgboost, score_settings
 from training.handbook_protocol import Split, assess, split_weeks
 from training.handbook_published import ABLATIONS
-from training.handbook_rerun import Advance, Material, run_beside
+from training.handbook_rerun import Advance, Material, average_folds, run_beside
 
 SETTINGS = {"n_estimators": 100, "learning_rate": 0.1, "max_depth": 3}
 """The published optimum on the test folds; its honest average precision is the re-run's .683."""
@@ -54,7 +54,7 @@ def run_ablations(honest: Material, *, first_day: int, advance: Advance) -> list
         tasks, run_beside(_measure, tasks, advance=advance), strict=True
     ):
         measured.setdefault(name, []).append(metrics)
-    means = {name: _average(found) for name, found in measured.items()}
+    means = {name: average_folds(found) for name, found in measured.items()}
     return [_compare(name, found, honest=means["honest"]) for name, found in means.items()]
 
 
@@ -75,10 +75,6 @@ def _shuffle(split: Split, *, seed: int) -> Split:
     rows = np.random.default_rng(seed).permutation(rows)
     half = len(rows) // 2
     return Split(np.sort(rows[:half]), np.sort(rows[half:]))
-
-
-def _average(found: list[dict[str, float]]) -> dict[str, float]:
-    return {metric: float(np.mean([row[metric] for row in found])) for metric in found[0]}
 
 
 def _compare(

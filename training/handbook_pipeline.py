@@ -17,8 +17,16 @@ from sklearn.metrics import roc_auc_score
 
 from data.handbook import MAX_HONEST_AMOUNT
 from features.windows import Floats
-from training.handbook_protocol import METRICS, Split, assess
-from training.handbook_rerun import Advance, Material, Row, build_row, list_folds, run_beside
+from training.handbook_protocol import Split, assess
+from training.handbook_rerun import (
+    Advance,
+    Material,
+    Row,
+    average_folds,
+    build_row,
+    list_folds,
+    run_beside,
+)
 
 NAME = "LightGBM on our inputs"
 UNANNOUNCED = "roc_auc_unannounced"
@@ -61,38 +69,40 @@ def run_pipeline(
     Returns:
         A row as ``handbook_rerun.rerun_prequential`` gives, without published figures.
     """
-    tasks = [(place, fold) for place in range(len(GRID)) for fold in validation]
-
-    def search(task: tuple[int, Split]) -> dict[int, float]:
-        place, fold = task
-        scored = _score(material, fold, GRID[place], num_trees=NUM_TREES, seeds=SEARCH_SEEDS)
-        return {num: _judge(material, fold, scores)["average_precision"] for num, scores in scored}
-
-    found: dict[tuple[int, int], list[float]] = {}
-    for (place, _), by_trees in zip(tasks, run_beside(search, tasks, advance=advance), strict=True):
-        for num, value in by_trees.items():
-            found.setdefault((place, num), []).append(value)
-    place, num_trees = max(found, key=lambda key: float(np.mean(found[key])))
+    found = _search(material, validation, advance=advance)
+    chosen = max(found, key=lambda key: average_folds(found[key])["average_precision"])
+    place, num_trees = chosen
 
     def measure(fold: Split) -> dict[str, float]:
-        ((_, scores),) = _score(
-            material, fold, GRID[place], num_trees=(num_trees,), seeds=TEST_SEEDS
-        )
-        return _judge(material, fold, scores) | {
-            UNANNOUNCED: judge_unannounced(material, fold, scores)
-        }
+        (scores,) = _score(material, fold, GRID[place], num_trees=(num_trees,), seeds=TEST_SEEDS)
+        unannounced = judge_unannounced(material, fold, scores)
+        return _judge(material, fold, scores) | {UNANNOUNCED: unannounced}
 
     folds = run_beside(measure, test, advance=advance)
-    means = {
-        metric: float(np.mean([fold[metric] for fold in folds]))
-        for metric in (*METRICS, UNANNOUNCED)
-    }
-    return build_row(NAME, means, None) | {
+    return {
+        **build_row(NAME, average_folds(folds), None),
         "settings": describe_settings(GRID[place], num_trees),
         "is_chosen_here": True,
-        "average_precision_validation": float(np.mean(found[place, num_trees])),
-        **list_folds(folds),
+        **list_folds(folds, validation=found[chosen]),
     }
+
+
+def _search(
+    material: Material, folds: Sequence[Split], *, advance: Advance
+) -> dict[tuple[int, int], list[dict[str, float]]]:
+    """Judge every place of the grid and number of trees on every fold."""
+    tasks = [(place, fold) for place in range(len(GRID)) for fold in folds]
+
+    def judge(task: tuple[int, Split]) -> list[dict[str, float]]:
+        place, fold = task
+        scored = _score(material, fold, GRID[place], num_trees=NUM_TREES, seeds=SEARCH_SEEDS)
+        return [_judge(material, fold, scores) for scores in scored]
+
+    found: dict[tuple[int, int], list[dict[str, float]]] = {}
+    for (place, _), judged in zip(tasks, run_beside(judge, tasks, advance=advance), strict=True):
+        for num_trees, metrics in zip(NUM_TREES, judged, strict=True):
+            found.setdefault((place, num_trees), []).append(metrics)
+    return found
 
 
 def judge_unannounced(material: Material, fold: Split, scores: Floats) -> float:
@@ -129,7 +139,7 @@ def _score(
     *,
     num_trees: tuple[int, ...],
     seeds: tuple[int, ...],
-) -> Iterator[tuple[int, Floats]]:
+) -> Iterator[Floats]:
     """Fit one LightGBM per seed; yield their mean log-odds after each number of trees."""
     matrix, is_fraud = material.read_train(fold)
     boosters = [
@@ -146,4 +156,4 @@ def _score(
             booster.predict(test_matrix, raw_score=True, num_iteration=num, num_threads=1)
             for booster in boosters
         ]
-        yield num, np.mean(margins, axis=0)
+        yield np.mean(margins, axis=0)

@@ -100,25 +100,19 @@ def rerun_prequential(
     rows = []
     for name, family in build_families().items():
         found = judge_family(material, family, family.models, folds=validation, advance=advance)
-        chosen = max(found, key=lambda label: _mean(found[label])["average_precision"])
+        chosen = max(found, key=lambda label: average_folds(found[label])["average_precision"])
         wanted = dict.fromkeys((*family.published, chosen))
         fits = {key: make for key, make in family.models.items() if _needs(key, wanted)}
         tested = judge_family(material, family, fits, folds=test, advance=lambda _: None)
         for label in wanted:
-            known = family.published.get(label, name if name in PREQUENTIAL else None)
-            is_compared = label in family.published or not family.published
+            known = family.published.get(label) or (family.chosen_as if label == chosen else None)
             row = build_row(
-                known if is_compared and known else f"{name}, chosen here",
-                _mean(tested[label]),
-                PREQUENTIAL[known] if is_compared and known else None,
+                known or f"{name}, chosen here",
+                average_folds(tested[label]),
+                PREQUENTIAL[known] if known else None,
             )
-            validated = _mean(found[label])["average_precision"]
-            rows.append(
-                row
-                | {"settings": label, "is_chosen_here": label == chosen}
-                | {"average_precision_validation": validated}
-                | list_folds(tested[label])
-            )
+            row |= {"settings": label, "is_chosen_here": label == chosen}
+            rows.append(row | list_folds(tested[label], validation=found[label]))
     return rows
 
 
@@ -163,13 +157,18 @@ def build_row(name: str, metrics: Mapping[str, float], published: Figures | None
     return row
 
 
-def list_folds(folds: Sequence[Mapping[str, float]]) -> Row:
-    """List the metrics fold by fold, the latest first."""
-    return {f"{metric}_folds": [fold[metric] for fold in folds] for metric in METRICS}
+def list_folds(
+    test: Sequence[Mapping[str, float]], *, validation: Sequence[Mapping[str, float]]
+) -> Row:
+    """List the metrics test fold by test fold, the latest first, after the validation's mean."""
+    validated = average_folds(validation)["average_precision"]
+    by_fold = {f"{metric}_folds": [fold[metric] for fold in test] for metric in METRICS}
+    return {"average_precision_validation": validated, **by_fold}
 
 
-def _mean(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {metric: float(np.mean([fold[metric] for fold in folds])) for metric in METRICS}
+def average_folds(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average every metric over folds."""
+    return {metric: float(np.mean([fold[metric] for fold in folds])) for metric in folds[0]}
 
 
 def _needs(key: str, wanted: Iterable[str]) -> bool:

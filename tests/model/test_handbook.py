@@ -25,7 +25,12 @@ def run(tmp_path_factory):
         families = handbook_models.build_families()
         kept = {"logistic regression": "C 1", "XGBoost": "rate 0.1, depth 3"}
         return {
-            name: replace(families[name], models={key: families[name].models[key]}, published={})
+            name: replace(
+                families[name],
+                models={key: families[name].models[key]},
+                published={},
+                chosen_as=None,
+            )
             for name, key in kept.items()
         }
 
