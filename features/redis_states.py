@@ -51,10 +51,10 @@ _SCRIPTS = {
     "release": "if redis.call('get', KEYS[1]) == ARGV[1] then"
     " return redis.call('del', KEYS[1]) end return 0",
     # By the server's clock: processors on machines whose clocks differ count alike.
-    "count": "local time = redis.call('time') local now = time[1] * 1000 + time[2] / 1000"
+    "list": "local time = redis.call('time') local now = time[1] * 1000 + time[2] / 1000"
     " redis.call('zadd', KEYS[1], now, ARGV[1])"
     " redis.call('zremrangebyscore', KEYS[1], '-inf', now - ARGV[2])"
-    " return redis.call('zcard', KEYS[1])",
+    " return redis.call('zrange', KEYS[1], 0, -1)",
 }
 
 
@@ -69,7 +69,7 @@ class RedisStates:
         self._client = client
         self._renew = client.register_script(_SCRIPTS["renew"])
         self._release = client.register_script(_SCRIPTS["release"])
-        self._count = client.register_script(_SCRIPTS["count"])
+        self._list = client.register_script(_SCRIPTS["list"])
 
     def read(
         self, entities: Mapping[str, Sequence[str]], states: Sequence[str]
@@ -127,9 +127,10 @@ class RedisStates:
         """Give a lease back, if it is still held."""
         self._release([_lease_key(lease.partition)], [lease.token])
 
-    def count_processors(self, processor: str, *, seconds: float) -> int:
-        """Say that a processor lives, and count those that said so lately."""
-        return int(self._count([_PROCESSORS], [processor, _ms(seconds)]))
+    def list_processors(self, processor: str, *, seconds: float) -> list[str]:
+        """Say that a processor lives; list those that said so lately, sorted."""
+        names: Any = self._list([_PROCESSORS], [processor, _ms(seconds)])
+        return sorted(name.decode() for name in names)
 
     def forget_processor(self, processor: str) -> None:
         """Say that a processor has ended."""

@@ -120,16 +120,16 @@ class SqliteStates:
                 (lease.partition, lease.token),
             )
 
-    def count_processors(self, processor: str, *, seconds: float) -> int:
-        """Say that a processor lives, and count those that said so lately."""
+    def list_processors(self, processor: str, *, seconds: float) -> list[str]:
+        """Say that a processor lives; list those that said so lately, sorted."""
         now = time.time()
         with self._transaction("IMMEDIATE") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO stream_processor VALUES (?, ?)", (processor, now)
             )
             connection.execute("DELETE FROM stream_processor WHERE seen < ?", (now - seconds,))
-            (count,) = connection.execute("SELECT count(*) FROM stream_processor").fetchone()
-        return int(count)
+            names = connection.execute("SELECT name FROM stream_processor ORDER BY name").fetchall()
+        return [name for (name,) in names]
 
     def forget_processor(self, processor: str) -> None:
         """Say that a processor has ended."""

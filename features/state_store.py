@@ -93,8 +93,8 @@ class StateStore(Protocol):
     def release(self, lease: Lease) -> None:
         """Give a lease back, if it is still held."""
 
-    def count_processors(self, processor: str, *, seconds: float) -> int:
-        """Say that a processor lives, and count those that said so in the last ``seconds``."""
+    def list_processors(self, processor: str, *, seconds: float) -> list[str]:
+        """Say that a processor lives; list those that said so in the last ``seconds``, sorted."""
 
     def forget_processor(self, processor: str) -> None:
         """Say that a processor has ended."""

@@ -76,9 +76,19 @@ def decode(line: bytes) -> StreamTransaction:
         raise ValueError(f"undecodable: {error}") from None
 
 
-def check_lateness(transaction: StreamTransaction, limits: Lateness) -> str | None:
-    """Say why a transaction cannot take its place, or ``None`` if it can."""
+def check_lateness(transaction: StreamTransaction, limits: Lateness, *, now: int) -> str | None:
+    """Say why a transaction cannot take its place, or ``None`` if it can.
+
+    Args:
+        transaction: What was read.
+        limits: What is too late, and what too early.
+        now: This machine's clock, microseconds: a publisher whose clock is far ahead would else
+            push the older events of its entities out of their states.
+    """
     behind = transaction.available_time - transaction.event_time
+    if transaction.event_time - now > limits.max_clock_skew:
+        ahead = (transaction.event_time - now) / SECOND
+        return f"from the future: {ahead:.0f} s ahead of this machine's clock"
     if behind > limits.max_lateness:
         allowed = limits.max_lateness / SECOND
         return f"late: {behind / SECOND:.0f} s behind, the watermark is at {allowed:.0f} s"

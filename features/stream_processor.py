@@ -167,8 +167,9 @@ class StreamProcessor:
         for partition, lease in list(self._leases.items()):
             if not self._states.renew(lease, seconds=seconds):
                 del self._leases[partition]
-        num_processors = self._states.count_processors(self._name, seconds=seconds)
-        fair_share = math.ceil(self._log.num_partitions / num_processors)
+        processors = self._states.list_processors(self._name, seconds=seconds)
+        each, rest = divmod(self._log.num_partitions, len(processors))
+        fair_share = each + (processors.index(self._name) < rest)
         for partition in sorted(self._leases)[fair_share:]:
             self._states.release(self._leases.pop(partition))
         for partition in range(self._log.num_partitions):
@@ -219,6 +220,7 @@ class StreamProcessor:
     ) -> list[Accepted]:
         """Part what takes its place from what becomes a dead letter."""
         accepted, refused = [], []
+        now = time.time_ns() // 1000
         for entry in entries:
             try:
                 message = decode(entry.line)
@@ -226,7 +228,7 @@ class StreamProcessor:
                 counts.undecodable += 1
                 refused.append((entry, str(error)))
                 continue
-            reason = check_lateness(message, self._settings.lateness)
+            reason = check_lateness(message, self._settings.lateness, now=now)
             if reason is None:
                 accepted.append(Accepted(message, entry.line))
             elif self._is_home(message, partition):

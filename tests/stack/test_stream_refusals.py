@@ -134,6 +134,15 @@ def test_an_event_from_the_future_is_a_dead_letter_and_empties_no_window(world, 
     world.check(stream, world.coming.tail(-1))
 
 
+def test_a_publisher_whose_clock_is_years_ahead_empties_no_window(world):
+    stream = world.connect()
+    later = pd.Timestamp.now(tz="UTC").floor("us") + pd.Timedelta(days=4000)
+    stream.publish(world.coming.head(1).assign(event_time=later), available_time=later)
+    stream.publish(world.coming.tail(-1))
+    assert process(stream).future == 1
+    world.check(stream, world.coming.tail(-1))
+
+
 def test_producers_whose_clocks_differ_by_minutes_are_both_believed(world):
     stream = world.connect()
     rows = world.coming.head(100)
