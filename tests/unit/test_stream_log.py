@@ -137,7 +137,7 @@ def test_a_line_longer_than_a_read_is_passed_cut_short(open_log):
 
 def test_the_longest_line_that_may_be_a_transaction_comes_whole(open_log):
     log = open_log()
-    log.append({0: [b"x" * MAX_LINE_BYTES, b"after"]})
+    append_one_by_one(log, b"x" * MAX_LINE_BYTES, b"after")
     assert lines_of(log.read(0, max_entries=1)) == [b"x" * MAX_LINE_BYTES]
 
 
