@@ -28,4 +28,4 @@ def build_handbook_tables(result: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", f"### {title}", "")
         yield from build_table(result[key])
     yield ""
-    yield describe_run(result["environment"])
+    yield f"{describe_run(result['environment'])} It took {result['seconds_total']:.0f} s."

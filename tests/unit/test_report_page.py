@@ -232,11 +232,15 @@ def test_make_docs_writes_the_handbooks_tables_where_it_was_run(tmp_path, monkey
     tables = {key: {"coin": {"roc_auc": "0.500 (0.500, +0.000)"}} for key in TITLES}
     write_json(
         tmp_path / "runs" / "fraud" / "handbook" / "handbook.json",
-        tables | {"environment": {"date": "2026-11-01", "cores": 2, "cpu": "a cpu"}},
+        tables
+        | {
+            "environment": {"date": "2026-11-01", "cores": 2, "cpu": "a cpu"},
+            "seconds_total": 300.2,
+        },
     )
     main()
     text = document.read_text()
     assert text.startswith(f"top\n{BEGIN}\n")
     assert text.endswith(f"{END}\nbottom")
     assert text.count("|  | ROC AUC |\n|---|---|\n| coin | 0.500 (0.500, +0.000) |") == len(TITLES)
-    assert "Run on 2026-11-01, 2 cores, a cpu." in text
+    assert "Run on 2026-11-01, 2 cores, a cpu, in 300 s." in text
