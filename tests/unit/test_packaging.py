@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "hdrh": "hdrhistogram",
+    "xgboost": "xgboost-cpu",
     "pydantic_core": "pydantic",  # one release of the one pins the other
 }
 
