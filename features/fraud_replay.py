@@ -1,8 +1,11 @@
-"""Transactions are scored again from what was known at their time: the check that nothing leaks.
+"""Past transactions get the features they should have had, in two ways that share little.
 
-For each asked row the history is cut off at the row's instant (later events and labels are not
-there to be read), the entities' states are rebuilt from what is left, and the features are computed
-as a request would. Slow, simple and independent of the precomputed tables.
+``recompute_features`` cuts the history off at each asked row's instant (later events and labels are
+not there to be read), rebuilds the entities' states from what is left, and computes the features as
+a request would: slow, and the check that nothing leaks.
+
+``replay_features`` computes the window tables a model is trained on, and looks the rows up in them:
+the side that what was served is held against.
 """
 
 from __future__ import annotations
@@ -10,10 +13,39 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from features.fraud import derive
+from features.fraud_history import compute_history
 from features.fraud_online import compute_online, make_requests
 from features.fraud_selection import select_features
 from features.fraud_state import EVENT_STATES, LABEL_STATES
 from features.state_merge import build_event_states, build_label_states
+
+
+def replay_features(
+    transactions: pd.DataFrame, labels: pd.DataFrame, rows: pd.DataFrame
+) -> pd.DataFrame:
+    """Compute the features of some transactions from the tables a model is trained on.
+
+    Args:
+        transactions: The whole history, in the contract's columns, the rows among it.
+        labels: ``transaction_id, is_fraud, label_time``.
+        rows: The transactions asked about.
+
+    Returns:
+        One row per asked row, in order: ``transaction_id`` and every computed feature.
+    """
+    columns: dict[str, np.ndarray] = dict(make_requests(rows))
+    for table in compute_history(transactions, labels).values():
+        keys = [str(name) for name in table.columns[: table.columns.get_loc("event_time")]]
+        times = rows["event_time"]
+        is_daily = keys == ["merchant_category"]
+        asked = rows[keys].assign(event_time=times.dt.floor("D") if is_daily else times)
+        values = table.drop_duplicates([*keys, "event_time"])
+        joined = asked.merge(values, how="left", on=[*keys, "event_time"], validate="m:1")
+        columns |= {str(name): joined[name].to_numpy() for name in values.columns.drop(asked)}
+    columns |= derive(columns)
+    computed = {name: columns[name] for name in select_features(rows).computed}
+    return pd.DataFrame({"transaction_id": rows["transaction_id"].to_numpy(), **computed})
 
 
 def recompute_features(

@@ -8,13 +8,13 @@ Refused lines go to a table of dead letters. Both may be told twice what happene
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from features.stream_log import Entry
-from features.stream_messages import MAX_LINE_BYTES, build_frame, decode
+from features.stream_messages import MAX_LINE_BYTES, StreamTransaction, build_frame, decode
 
 
 class Archive:
@@ -37,19 +37,29 @@ class Archive:
 
     def load(self) -> pd.DataFrame:
         """Read every accepted transaction once, in the contract's columns, in time order."""
-        messages = []
-        for path in sorted(self._get_folder().glob("*.jsonl")):
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        messages.append(decode(line.rstrip(b"\n")))
-                    except ValueError:  # torn by a kill: not acknowledged, so it came again
-                        continue
+        messages = list(self._read())
         frame = build_frame(messages)
         if not messages:
             return frame
         frame = frame.drop_duplicates("transaction_id", keep="first")
         return frame.sort_values("event_time", kind="stable", ignore_index=True)
+
+    def load_available_times(self) -> dict[str, int]:
+        """Read when each accepted transaction first reached its publisher, microseconds, by id."""
+        times: dict[str, int] = {}
+        for message in self._read():
+            known = times.get(message.transaction_id, message.available_time)
+            times[message.transaction_id] = min(known, message.available_time)
+        return times
+
+    def _read(self) -> Iterator[StreamTransaction]:
+        for path in sorted(self._get_folder().glob("*.jsonl")):
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        yield decode(line.rstrip(b"\n"))
+                    except ValueError:  # torn by a kill: not acknowledged, so it came again
+                        continue
 
 
 class DeadLetters:
