@@ -13,7 +13,7 @@ import throughline
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
-    *("data", "features", "stream", "rebuild", "train", "serve", "load", "monitor"),
+    *("data", "features", "stream", "rebuild", "parity", "train", "serve", "load", "monitor"),
     *("handbook", "demo"),
 )
 TINY = (
