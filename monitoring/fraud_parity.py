@@ -141,7 +141,7 @@ def run_parity(
         transactions = load_known_transactions(config, store)
         known = Known(
             transactions,
-            _find_available(transactions, open_archive(config.runs, store)),
+            _find_available(transactions, open_archive(config.runs)),
             load_labels(config.runs),
         )
     verdict = judge_parity(predictions, served, known, max_lag_seconds=max_lag_seconds)
