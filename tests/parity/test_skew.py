@@ -13,7 +13,7 @@ from features.fraud_history import to_microseconds
 from features.fraud_stream import connect_stream
 from features.fraud_windows import Grouped
 from features.publish import publish_labels
-from features.store import build_feature_store
+from features.store_build import build_feature_store
 from features.windows import find_bounds
 from monitoring.fraud_parity import judge_parity
 from monitoring.parity_causes import Known

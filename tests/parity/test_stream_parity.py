@@ -20,7 +20,8 @@ from features.fraud_replay import replay_features
 from features.fraud_selection import NEEDS
 from features.fraud_stream import connect_stream
 from features.publish import publish_labels
-from features.store import build_feature_store, read_online_features, read_training_features
+from features.store import read_online_features, read_training_features
+from features.store_build import build_feature_store
 from features.windows import DAY, HOUR, SECOND
 from serving.scorer import Champion
 from tests.parity.duckdb_oracle import compute_by_duckdb
