@@ -15,8 +15,8 @@ from features.fraud_windows import Grouped
 from features.publish import publish_labels
 from features.store_build import build_feature_store
 from features.windows import find_bounds
-from monitoring.fraud_parity import judge_parity
 from monitoring.parity_causes import Known
+from monitoring.parity_verdict import judge_parity
 from tests.parity.conftest import make_world
 
 HOUR = pd.Timedelta(hours=1)

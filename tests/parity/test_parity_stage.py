@@ -1,0 +1,158 @@
+"""``throughline fraud parity`` on a served stretch of a small world: agreement, lag, skew."""
+
+import json
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import throughline
+from configs.schema import load_fraud_config
+from data.fraud import load_labels, load_transactions, run_data
+from features.fast_reader import FastReader
+from features.fraud_stream import connect_stream
+from features.publish import publish_labels
+from features.store import open_feature_store, run_features
+from monitoring.fraud_parity import load_sample, run_parity
+from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
+
+TINY = {
+    "data.size": "tiny",
+    "data.sizes.tiny": {"num_customers": 60, "num_merchants": 30, "num_days": 45},
+}
+
+
+@pytest.fixture(scope="session")
+def served_world(tmp_path_factory):
+    """The last three days of a small world, streamed and served hour by hour, all in order."""
+    runs = tmp_path_factory.mktemp("served") / "runs"
+    config = load_fraud_config(changes={**TINY, "runs": str(runs)})
+    run_data(config)
+    end = load_transactions(runs)["event_time"].iloc[-1]
+    run_features(config, as_of=(end - pd.Timedelta(days=3)).floor("D"))
+    serve_rest(config)
+    return config
+
+
+def serve_rest(config):
+    transactions, labels = load_transactions(config.runs), load_labels(config.runs)
+    store = open_feature_store(config.runs)
+    stream = connect_stream(config.runs, store, config.stream)
+    reader, processor = FastReader(stream.states), stream.make_processor()
+    log = PredictionLog(get_prediction_folder(config.runs), flush_seconds=3600, max_pending=10**6)
+    rest = transactions[transactions["event_time"] >= store.built_as_of]
+    published_day = None
+    for hour, rows in rest.groupby(rest["event_time"].dt.floor("h")):
+        if hour.normalize() != published_day:
+            published_day = hour.normalize()
+            arrived = labels[labels["label_time"] < published_day]
+            publish_labels(stream.states, transactions, arrived)
+        stream.publish(rows)
+        processor.run(until_empty=True)
+        log.append(score(store, reader, rows.reset_index(drop=True)))
+    log.close()
+
+
+def score(store, reader, rows):
+    features = pd.DataFrame(reader.read(rows)).assign(card_type=rows["card_type"])
+    return ScoredBatch(
+        prediction_time=datetime.now(UTC),
+        model_version="1",
+        arm="champion",
+        transactions=rows,
+        features=features[list(store.features.names)],
+        scores=[0.5] * len(rows),
+        decisions=["approve"] * len(rows),
+        degraded_reason=None,
+        latency_ms=1.0,
+    )
+
+
+@pytest.fixture
+def own_world(served_world, tmp_path):
+    """A copy of the served world that a test may change."""
+    shutil.copytree(served_world.runs, tmp_path / "runs")
+    return served_world.model_copy(update={"runs": tmp_path / "runs"})
+
+
+def rewrite_log(config, change):
+    for segment in get_prediction_folder(config.runs).glob("*.jsonl"):
+        records = [change(json.loads(line)) for line in segment.read_text().splitlines()]
+        segment.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def test_what_was_served_is_what_history_gives_in_every_feature(served_world):
+    result = run_parity(served_world)
+    assert result["agrees"]
+    assert result["compared"] == result["predictions"] > 100
+    assert result["not_replayable"]["num"] == result["unexplained"] == 0
+    assert sum(result["causes"].values()) == 0
+    assert result["differing"] == {}
+    assert len(result["features"]) == 30  # 28 features, the amount and the time
+    assert {Path(path).name for path in result["wrote"]} == {
+        "parity.json",
+        "parity_mismatches.csv",
+    }
+
+
+def test_a_sample_is_the_same_each_time_and_within_a_larger_one(served_world):
+    def sample(num):
+        predictions, _ = load_sample(served_world.runs, sample=num)
+        return set(predictions["transaction_id"])
+
+    assert sample(20) == sample(20) < sample(40)
+    assert len(sample(20)) == 20
+    assert run_parity(served_world, sample=20)["compared"] == 20
+
+
+def test_since_leaves_earlier_transactions_out(served_world):
+    last = load_transactions(served_world.runs)["event_time"].iloc[-1]
+    assert run_parity(served_world, since=last)["compared"] < 5
+    with pytest.raises(FileNotFoundError, match="no predictions"):
+        run_parity(served_world, since=last + pd.Timedelta(days=1))
+
+
+def test_skew_in_a_tenth_of_the_records_ends_with_exit_code_1_and_a_table(
+    own_world, monkeypatch, capsys
+):
+    def to_cents(record):
+        if record["transaction_id"].endswith("7"):
+            record["features"]["customer_amount_mean_7d"] = 100.5
+        return record
+
+    rewrite_log(own_world, to_cents)
+    arguments = ["fraud", "parity", "--runs", str(own_world.runs)]
+    for changed, code in (([], 1), (["--max-mismatch-share=0.5"], 0)):
+        monkeypatch.setattr(sys, "argv", ["throughline", *arguments, *changed])
+        with pytest.raises(SystemExit) as caught:
+            throughline.main()
+        assert caught.value.code == code
+        assert "customer amount mean 7d" in capsys.readouterr().out
+    written = json.loads((own_world.runs / "monitoring" / "parity.json").read_text())
+    assert list(written["differing"]) == ["customer_amount_mean_7d"]
+    assert written["differing"]["customer_amount_mean_7d"]["unexplained"] == written["unexplained"]
+    table = pd.read_csv(own_world.runs / "monitoring" / "parity_mismatches.csv")
+    assert table["feature"].unique().tolist() == ["customer_amount_mean_7d"]
+    assert table["served"].eq(100.5).all()
+    assert table["cause"].isna().all()
+
+
+def test_predictions_of_transactions_the_stream_never_saw_are_counted_and_named(own_world):
+    def rename(record):
+        is_first = record["transaction_id"].endswith("3")
+        return {**record, "transaction_id": "nobody-knows"} if is_first else record
+
+    rewrite_log(own_world, rename)
+    result = run_parity(own_world)
+    assert result["not_replayable"]["num"] > 0
+    assert set(result["not_replayable"]["first"]) == {"nobody-knows"}
+    assert result["agrees"]
+
+
+def test_without_the_streams_archive_nothing_can_be_replayed_and_the_error_says_why(own_world):
+    shutil.rmtree(own_world.runs / "stream")
+    with pytest.raises(ValueError, match="throughline fraud stream"):
+        run_parity(own_world)
