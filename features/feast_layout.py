@@ -70,13 +70,13 @@ def decode_value(message: bytes) -> bytes:
     >>> decode_value(encode_value(b"ab"))
     b'ab'
     """
-    length, start, shift = 0, 1, 0
-    for start, byte in enumerate(message[1:11], start=2):  # noqa: B007
-        length |= (byte & 0x7F) << shift
-        shift += 7
+    length, start = 0, 0
+    for position, byte in enumerate(message[1:11]):
+        length |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
+            start = position + 2
             break
-    if message[:1] != _BYTES_FIELD or len(message) != start + length:
+    if message[:1] != _BYTES_FIELD or not start or len(message) != start + length:
         raise ValueError("the online store holds a value that is not bytes; run `fraud rebuild`")
     return message[start:]
 
