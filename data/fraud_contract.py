@@ -23,16 +23,13 @@ from data.column_types import (
     convert_to_text,
     convert_to_times,
 )
-from data.fraud_columns import TRANSACTION_COLUMNS
+from data.fraud_columns import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT, TRANSACTION_COLUMNS
 from data.quarantine import check_share, join_quarantines, set_aside
 
 REQUIRED_COLUMNS = ("transaction_id", "event_time", "customer_id", "amount")
 NUMBER_COLUMNS = ("amount", "latitude", "longitude")
 REQUIRED_LABEL_COLUMNS = ("transaction_id", "is_fraud", "label_time")
 LABEL_COLUMNS = (*REQUIRED_LABEL_COLUMNS, "fraud_pattern")
-MAX_AMOUNT = 1e12  # beyond it a number is a slip of the keyboard, in any currency
-EARLIEST_TIME = pd.Timestamp("1970-01-01", tz="UTC").as_unit("us")
-LATEST_TIME = pd.Timestamp("2100-01-01", tz="UTC").as_unit("us")
 
 
 @dataclass(frozen=True)

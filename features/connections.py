@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis
 
 from features.redis_states import RedisStates
 from features.sqlite_states import SqliteStates
-from features.state_store import StateStore
+from features.state_store import StateStore, StoreEmptyError
 
-UNAVAILABLE: tuple[type[Exception], ...] = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.BusyLoadingError,
-    redis.ResponseError,  # out of memory, read-only, its disk full
-    sqlite3.OperationalError,
-    FileNotFoundError,
-)
-"""What the connections raise while a server is away, or a file is being replaced."""
+_REDIS_REPLIES = ("OOM", "READONLY", "MISCONF", "LOADING")
+_SQLITE_MESSAGES = ("database is locked", "database or disk is full", "disk I/O error")
+_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Say whether an error of a connection or a file goes away without anyone changing the code.
+
+    A server that is away or without memory, a locked database, a full disk, a file that is being
+    replaced: these are waited for. Anything else, a refused password for one, is not.
+
+    >>> is_temporary(redis.ConnectionError()), is_temporary(redis.AuthenticationError())
+    (True, False)
+    """
+    match error:
+        case redis.AuthenticationError():
+            return False
+        case redis.ConnectionError() | redis.TimeoutError() | StoreEmptyError():
+            return True
+        case redis.ResponseError():
+            return isinstance(error, redis.OutOfMemoryError | redis.ReadOnlyError) or str(
+                error
+            ).startswith(_REDIS_REPLIES)
+        case sqlite3.OperationalError():
+            return str(error).startswith(_SQLITE_MESSAGES)
+        case OSError():
+            return error.errno in _ERRNOS
+    return False
+
+
 SOCKET_SECONDS = 5.0
 
 
@@ -57,5 +79,5 @@ def make_feast_connection_string(url: str) -> str:
     '127.0.0.1:6379,db=2'
     """
     parts = urlsplit(url)
-    secret = f",password={parts.password}" if parts.password else ""
-    return f"{parts.hostname}:{parts.port},db={parts.path.strip('/') or 0}{secret}"
+    secret = f",password={unquote(parts.password)}" if parts.password else ""
+    return f"{parts.hostname}:{parts.port or 6379},db={parts.path.strip('/') or 0}{secret}"

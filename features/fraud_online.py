@@ -87,6 +87,7 @@ def compute_online(
         means = aggregate_merchant_amounts(groups, events["amount"].copy())
         if find_tiled(states["merchant_events"]).any():
             means |= _add_merchant_tiles(means, groups, states["merchant_events"])
+            means = _blank_merged(means, states["merchant_events"], times)
         columns |= _blank_late(means, groups)
         columns["merchant_fraud_rate"] = _label_rate(
             states["merchant_labels"], times, requests["merchant_code"]
@@ -99,6 +100,8 @@ def compute_online(
         groups, events = _gather(states["ip_events"], IP_EVENT, times)
         customers, num_codes = _recode(events["customer"])
         counts = aggregate_ip_customers(groups, customers, num_codes=num_codes)
+        if find_tiled(states["ip_events"]).any():
+            counts = _blank_merged(counts, states["ip_events"], times)
         columns |= _blank_unnamed(_blank_late(counts, groups), requests["ip_code"])
     return columns | derive(columns)
 
@@ -124,6 +127,8 @@ def _customer_columns(
         columns |= aggregate_customer_places(
             groups_with, kept["latitude"].copy(), kept["longitude"].copy()
         )
+    if find_tiled(states).any():
+        columns = _blank_merged(columns, states, times)
     return _blank_late(columns, groups)
 
 
@@ -203,7 +208,7 @@ def _label_rate(states: Sequence[bytes | None], times: Integers, codes: Integers
 
 def _blank_unnamed(columns: dict[str, Floats], codes: Integers) -> dict[str, Floats]:
     """Make values unknown where the request names no entity."""
-    return {name: np.where(codes == 0, np.nan, values) for name, values in columns.items()}
+    return _blank(columns, codes == 0)
 
 
 def _blank_late(columns: dict[str, Floats], groups: Grouped) -> dict[str, Floats]:
@@ -212,4 +217,21 @@ def _blank_late(columns: dict[str, Floats], groups: Grouped) -> dict[str, Floats
     has_events = np.diff(groups.event_starts) > 0
     newest[has_events] = groups.event_times[groups.event_starts[1:][has_events] - 1]
     is_late = newest - SLACK > groups.query_times
-    return {name: np.where(is_late, np.nan, values) for name, values in columns.items()}
+    return _blank(columns, is_late)
+
+
+def _blank_merged(
+    columns: dict[str, Floats], states: Sequence[bytes | None], times: Integers
+) -> dict[str, Floats]:
+    """Make values unknown where the request is not later than events that a tile has merged."""
+    tiles = [unpack_tiles(state) for state in states]
+    frontiers = [int(part["event_time"][-1]) if part.size else None for part in tiles]
+    is_merged = [
+        frontier is not None and time <= frontier
+        for frontier, time in zip(frontiers, times.tolist(), strict=True)
+    ]
+    return _blank(columns, np.array(is_merged, dtype=bool))
+
+
+def _blank(columns: dict[str, Floats], is_unknown: np.ndarray) -> dict[str, Floats]:
+    return {name: np.where(is_unknown, np.nan, values) for name, values in columns.items()}

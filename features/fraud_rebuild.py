@@ -19,12 +19,12 @@ import pandas as pd
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
-from features.connections import connect_states
 from features.fraud_stream import open_archive
 from features.publish import list_updates
 from features.state_merge import build_states, list_states
 from features.state_store import StateStore
-from features.store import FraudFeatureStore, open_feature_store
+from features.store import FraudFeatureStore, get_archive_folder, open_feature_store
+from features.stream_archive import join_transactions, load_earlier
 
 CHUNK = 5_000
 """Entities written at once."""
@@ -34,16 +34,15 @@ def load_known_transactions(config: FraudConfig, store: FraudFeatureStore) -> pd
     """Load every transaction the online store should know, in the contract's columns.
 
     Returns:
-        The history before the instant the store was built for, then what the stream accepted
-        since; each transaction once, in time order.
+        The history before the instant the store was built for, what the stream had accepted by
+        then, and what it accepted since; each transaction once, in time order.
     """
     history = load_transactions(config.runs)
     known = history[history["event_time"] < store.built_as_of]
-    streamed = open_archive(config.runs).load()
-    if not streamed.empty:
-        known = pd.concat([known, streamed], ignore_index=True)
-        known = known.drop_duplicates("transaction_id", keep="first")
-    return known.sort_values("event_time", kind="stable", ignore_index=True)
+    earlier = load_earlier(get_archive_folder(config.runs), build=store.build)
+    if not earlier.empty:  # it was known to the store when this one was built
+        earlier = earlier[earlier["event_time"] < store.built_as_of]
+    return join_transactions(known, earlier, open_archive(config.runs).load())
 
 
 def run_rebuild(config: FraudConfig) -> dict[str, Any]:
@@ -65,11 +64,11 @@ def run_rebuild(config: FraudConfig) -> dict[str, Any]:
 
 def _rebuild(config: FraudConfig) -> dict[str, Any]:
     store = open_feature_store(config.runs)
-    states = connect_states(store.folder, store.redis_url)
+    states = store.states
     started = time.perf_counter()
     states.clear()  # from here on processors wait, so the archive stands still
     transactions, labels = load_known_transactions(config, store), load_labels(config.runs)
-    newest = max(store.built_as_of, transactions["event_time"].iloc[-1])
+    newest = max([store.built_as_of, *transactions["event_time"].tail(1)])
     arrived = labels[labels["label_time"] < newest]
     kinds = list_states(transactions)
     num_written = 0

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from configs.schema import FraudConfig, StreamSection
 from data.fraud import load_transactions
-from features.connections import UNAVAILABLE, connect_redis, connect_states
+from features.connections import connect_redis, is_temporary
 from features.fraud_history import to_times
 from features.redis_log import RedisLog
 from features.state_store import StateStore
-from features.store import FraudFeatureStore, open_feature_store, read_build
+from features.store import FraudFeatureStore, get_archive_folder, open_feature_store, read_build
 from features.stream_archive import Archive, DeadLetters
 from features.stream_log import FileLog, StreamLog, publish
 from features.stream_messages import Lateness, encode_transactions
@@ -71,7 +71,7 @@ class FraudStream:
             archive=self.archive,
             dead_letters=self.dead_letters,
             settings=self.settings,
-            unavailable=UNAVAILABLE,
+            is_temporary=is_temporary,
             observe=observe,
             tell=tell,
         )
@@ -94,7 +94,7 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
     )
     return FraudStream(
         log=log,
-        states=connect_states(store.folder, store.redis_url),
+        states=store.states,
         archive=open_archive(runs),
         dead_letters=DeadLetters(folder / "dead_letters.db"),
         settings=ProcessorSettings(
@@ -114,7 +114,7 @@ def open_archive(runs: Path) -> Archive:
 
     Each build has its own, also for a processor that runs while the store is built anew.
     """
-    return Archive(lambda: runs / "stream" / "archive" / read_build(runs))
+    return Archive(lambda: get_archive_folder(runs) / read_build(runs))
 
 
 def run_stream(
@@ -136,6 +136,11 @@ def run_stream(
         ValueError: If no transaction follows the store's instant.
     """
     store = open_feature_store(config.runs)
+    if config.profile == "stack" and store.redis_url is None:
+        raise ValueError(
+            f"the online store of {config.runs} is a file, and profile=stack was asked for;"
+            " build it in Redis: `throughline fraud features --set profile=stack`"
+        )
     stream = connect_stream(config.runs, store, config.stream)
     published = 0
     if publish_days is not None:

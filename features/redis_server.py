@@ -34,7 +34,14 @@ def start_redis(folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "appendonly": "yes"}
+    settings = {
+        "port": port,
+        "bind": "127.0.0.1",
+        "dir": folder,
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "always",
+    }
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:

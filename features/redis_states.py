@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,8 +32,8 @@ MARK = f"{PROJECT}:whole".encode()
 _PROCESSORS = f"{PROJECT}:processors"
 _VALUE_FIELDS = {name: encode_redis_field(f"{name}_state", name) for name in STATE_KEYS}
 _TIME_FIELDS = {name: encode_redis_time_field(f"{name}_state") for name in STATE_KEYS}
-CHUNK = 256
-"""States written by one script: Redis answers nobody else meanwhile, for about a millisecond."""
+CHUNK_STATES, CHUNK_BYTES = 256, 1 << 20
+"""States written by one script, at most: Redis answers nobody else meanwhile."""
 _WRITE = b"""
 if ARGV[1] ~= '' then
   if redis.call('EXISTS', KEYS[2]) == 0 then return 'EMPTY' end
@@ -100,14 +100,12 @@ class RedisStates:
         """Write states by a script that checks the lease and the mark first, chunk by chunk."""
         lease_key = _lease_key(lease.partition) if lease else b""
         token = lease.token.encode() if lease else b""
-        commands = []
-        for start in range(0, max(1, len(updates)), CHUNK):  # the lease is checked in any case
-            chunk = updates[start : start + CHUNK]
+        for chunk in _split(updates):
             keys = [encode_redis_key(STATE_KEYS[u.state], u.entity) for u in chunk]
             values = [part for update in chunk for part in _list_fields(update)]
             num_keys = str(len(keys) + 2).encode()
-            commands.append((b"EVAL", _WRITE, num_keys, lease_key, MARK, *keys, token, *values))
-        for reply in call_many(self._client, commands):
+            command = (b"EVAL", _WRITE, num_keys, lease_key, MARK, *keys, token, *values)
+            (reply,) = call_many(self._client, [command])
             if reply == b"EMPTY":
                 raise StoreEmptyError
             if reply == b"LOST":
@@ -153,6 +151,19 @@ class RedisStates:
     def is_whole(self) -> bool:
         """Whether the store holds every entity's state."""
         return bool(self._client.exists(MARK))
+
+
+def _split(updates: Sequence[Update]) -> Iterator[list[Update]]:
+    """Split updates into chunks; without updates one empty chunk, so that the lease is checked."""
+    chunk: list[Update] = []
+    size = 0
+    for update in updates:
+        if chunk and (len(chunk) == CHUNK_STATES or size + len(update.value) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(update)
+        size += len(update.value)
+    yield chunk
 
 
 def call_many(client: redis.Redis, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 Each event takes its place at its ``event_time``; a transaction already in the state changes
 nothing; what no window of a request can reach any more is dropped. So the same events in any order,
-in any batches and any number of times, give the same state.
+in any batches and any number of times, give the same state, as long as none is merged into tiles.
 
 A state holds at most ``EventState.max_events`` events one by one. Beyond that the oldest become
 hourly tiles, which keep counts and the moments of amounts; which merchants, devices, places and

@@ -21,7 +21,7 @@ from feast.repo_config import RegistryConfig, RepoConfig
 
 from configs.files import read_json
 from data.fraud import load_summary, summary_path
-from features.connections import make_feast_connection_string
+from features.connections import connect_states, make_feast_connection_string
 from features.definitions import (
     HISTORY_VIEWS,
     SERVING_SERVICE,
@@ -31,6 +31,7 @@ from features.fraud_history import to_microseconds
 from features.fraud_online import make_requests
 from features.fraud_selection import FeatureSet
 from features.fraud_state import STATE_KEYS
+from features.state_store import StateStore, StoreEmptyError
 
 STAMP = "features.json"
 REDIS_VARIABLE = "THROUGHLINE_REDIS_URL"
@@ -48,6 +49,7 @@ class FraudFeatureStore:
         training_service: Point-in-time history.
         serving_service: Windows derived from states at the request's time.
         redis_url: Where its online half is; ``None`` for the SQLite file beside the registry.
+        states: The same online half, past the SDK.
         build: Name of this build; a store built anew has another.
     """
 
@@ -57,6 +59,7 @@ class FraudFeatureStore:
     training_service: FeatureService
     serving_service: FeatureService
     redis_url: str | None
+    states: StateStore
     build: str
 
     @property
@@ -73,6 +76,11 @@ def get_store_folder(runs: Path) -> Path:
 def get_stamp_file(runs: Path) -> Path:
     """Return the file that is written last when a store is built: with it, the store is whole."""
     return get_store_folder(runs) / STAMP
+
+
+def get_archive_folder(runs: Path) -> Path:
+    """Return where the stream's archives are, one per build of the store."""
+    return runs / "stream" / "archive"
 
 
 def open_feature_store(runs: Path) -> FraudFeatureStore:
@@ -106,6 +114,7 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
         training_service=feast.get_feature_service(TRAINING_SERVICE),
         serving_service=feast.get_feature_service(SERVING_SERVICE),
         redis_url=redis_url,
+        states=connect_states(stamp.parent, redis_url),
         build=document["build"],
     )
 
@@ -155,6 +164,9 @@ def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -
 
     Returns:
         The columns and order of ``read_training_features``.
+
+    Raises:
+        StoreEmptyError: If the online store was flushed, or is being rebuilt.
     """
     rows: dict[str, list[Any]] = {
         key: transactions[key].fillna("").tolist()
@@ -163,6 +175,8 @@ def read_online_features(store: FraudFeatureStore, transactions: pd.DataFrame) -
     }
     rows |= {name: column.tolist() for name, column in make_requests(transactions).items()}
     found = store.feast.get_online_features(features=store.serving_service, entity_rows=rows)
+    if not store.states.is_whole():  # to Feast a lost customer looks like a new one
+        raise StoreEmptyError
     return _assemble(transactions, store.features, found.to_dict())
 
 

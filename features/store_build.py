@@ -35,10 +35,12 @@ from features.store import (
     STAMP,
     FraudFeatureStore,
     connect_feast,
+    get_archive_folder,
     get_store_folder,
     hash_data,
     open_feature_store,
 )
+from features.stream_archive import join_transactions, load_earlier
 
 
 def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> dict[str, Any]:
@@ -52,7 +54,9 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
         Feature names, what was dropped and why, rows per table, ``wrote`` and ``next``.
     """
     transactions, labels = load_transactions(config.runs), load_labels(config.runs)
-    last = transactions["event_time"].iloc[-1] + pd.Timedelta(microseconds=1)
+    streamed = load_earlier(get_archive_folder(config.runs))
+    newest = [part["event_time"].max() for part in (transactions, streamed) if not part.empty]
+    last = max(newest) + pd.Timedelta(microseconds=1)
     with show_progress("Computing windows"):
         store = build_feature_store(
             config.runs,
@@ -60,6 +64,7 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
             labels,
             as_of=as_of or last,
             redis_url=config.redis_url,
+            streamed=streamed,
         )
     return {
         "features": list(store.features.names),
@@ -78,11 +83,12 @@ def build_feature_store(
     *,
     as_of: pd.Timestamp,
     redis_url: str | None = None,
+    streamed: pd.DataFrame | None = None,
 ) -> FraudFeatureStore:
     """Compute all window tables, write them, register every Feast object, fill the online store.
 
     The store is built beside its place and moved there when it is whole, so an interrupted build
-    leaves the store before it as it was.
+    leaves the store before it as it was; in Redis it leaves one that says it is empty.
 
     Args:
         runs: Output folder; the feature store in it is replaced.
@@ -91,6 +97,7 @@ def build_feature_store(
         as_of: The instant the online store is for, UTC.
         redis_url: Redis to keep the online half in, instead of a SQLite file. It is written in
             place; until that is done, reading from it is an error.
+        streamed: What the stream has accepted beside the history; the online half knows it too.
 
     Returns:
         The opened store.
@@ -111,7 +118,10 @@ def build_feature_store(
     _register(feast, tables, transactions, features)
     states = connect_states(folder, redis_url)
     states.clear()
-    _materialise(feast, transactions, labels, as_of=as_of)
+    known = transactions
+    if streamed is not None:
+        known = join_transactions(transactions, streamed)[[*transactions.columns]]
+    _materialise(feast, known, labels, as_of=as_of)
     write_json(
         folder / STAMP,
         {

@@ -62,6 +62,25 @@ class Archive:
                         continue
 
 
+def load_earlier(folder: Path, *, build: str | None = None) -> pd.DataFrame:
+    """Read what the stream accepted while other builds of the feature store were in place.
+
+    Args:
+        folder: Holds one archive per build.
+        build: The build to leave out; ``None`` reads all.
+    """
+    names = sorted(path.name for path in folder.glob("*") if path.name != build)
+    parts = [Archive(lambda name=name: folder / name).load() for name in names]  # type: ignore[misc]
+    return join_transactions(*parts) if parts else pd.DataFrame()
+
+
+def join_transactions(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Put transactions together, each once as it came first, in time order."""
+    joined = pd.concat([part for part in parts if not part.empty] or [parts[0]], ignore_index=True)
+    joined = joined.drop_duplicates("transaction_id", keep="first")
+    return joined.sort_values("event_time", kind="stable", ignore_index=True)
+
+
 class DeadLetters:
     """Lines that were refused, in a SQLite table: ``partition, position, reason, line``.
 

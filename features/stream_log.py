@@ -177,8 +177,11 @@ class FileLog:
         """Write down how far the partition was processed."""
         if entries:
             end = max(int(entry.position) for entry in entries)
-            with write_whole(self._mark(partition)) as part:
-                part.write_text(f"{end}\n")
+            with self._file(partition).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # a late word never takes an earlier one back
+                end = max(end, self._acknowledged(partition))
+                with write_whole(self._mark(partition)) as part:
+                    part.write_text(f"{end}\n")
 
     def rewind(self, partition: int) -> None:
         """Read again from the first line that was not acknowledged."""

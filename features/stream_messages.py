@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from data.fraud_columns import LATEST_TIME, MAX_AMOUNT
 from features.fraud_history import to_microseconds, to_times
-from features.windows import SECOND
+from features.windows import DAY, SECOND
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Time = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800 * SECOND)]
-"""Microseconds since 1970-01-01 UTC, up to 2100."""
+Time = Annotated[int, msgspec.Meta(ge=0, le=LATEST_TIME.value // 1000)]
+"""Microseconds since 1970-01-01 UTC, up to the contract's latest."""
 
 
 class StreamTransaction(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -30,7 +31,7 @@ class StreamTransaction(msgspec.Struct, frozen=True, omit_defaults=True, gc=Fals
     event_time: Time
     available_time: Time
     customer_id: Id
-    amount: Annotated[float, msgspec.Meta(ge=0)]
+    amount: Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
     merchant_id: Id | None = None
     merchant_category: Id | None = None
     card_type: Id | None = None
@@ -43,6 +44,9 @@ class StreamTransaction(msgspec.Struct, frozen=True, omit_defaults=True, gc=Fals
 COLUMNS = tuple(field for field in StreamTransaction.__struct_fields__ if field != "available_time")
 _ENCODER, _DECODER = msgspec.json.Encoder(), msgspec.json.Decoder(StreamTransaction)
 MAX_LINE_BYTES = 65_536
+MAX_AHEAD = DAY
+"""How far ahead of the processor's clock an event may be, microseconds: the slack that states have;
+wide, so that processors that read a line at different times judge it alike."""
 
 
 class Lateness(NamedTuple):
@@ -86,7 +90,7 @@ def check_lateness(transaction: StreamTransaction, limits: Lateness, *, now: int
             push the older events of its entities out of their states.
     """
     behind = transaction.available_time - transaction.event_time
-    if transaction.event_time - now > limits.max_clock_skew:
+    if transaction.event_time - now > MAX_AHEAD:
         ahead = (transaction.event_time - now) / SECOND
         return f"from the future: {ahead:.0f} s ahead of this machine's clock"
     if behind > limits.max_lateness:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,8 +66,8 @@ class StreamProcessor:
         archive: Where accepted lines go.
         dead_letters: Where refused lines go.
         settings: See ``ProcessorSettings``.
-        unavailable: What the store and the log raise while they cannot be reached; the processor
-            waits until they can, and while the store is empty or a disk full.
+        is_temporary: Says of an error whether it is waited for, until it is over; what was read
+            stays unacknowledged meanwhile. Any other ends the processor.
         observe: Called after each write with the seconds from ``available_time`` to now, one per
             accepted transaction. Shape ``(transactions,)``.
         tell: Called with a sentence when the processor starts to wait, and when it goes on.
@@ -82,7 +81,7 @@ class StreamProcessor:
         archive: Archive,
         dead_letters: DeadLetters,
         settings: ProcessorSettings,
-        unavailable: tuple[type[Exception], ...] = (),
+        is_temporary: Callable[[Exception], bool],
         observe: Callable[[np.ndarray], None] = lambda _: None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -93,8 +92,7 @@ class StreamProcessor:
         self._archive = archive
         self._dead_letters = dead_letters
         self._settings = settings
-        # OSError: a disk is full. What was read stays unacknowledged until there is room.
-        self._unavailable: tuple[type[Exception], ...] = (*unavailable, StoreEmptyError, OSError)
+        self._is_temporary = is_temporary
         self._observe = observe
         self._tell = tell
         self._name = new_token()
@@ -117,7 +115,9 @@ class StreamProcessor:
                     if pause:
                         self._tell("going on")
                         pause = 0.0
-                except self._unavailable as error:
+                except Exception as error:
+                    if not self._is_temporary(error):
+                        raise
                     if not pause:
                         self._tell(f"waiting: {error}")
                     self._tended_at = -math.inf  # see which leases are left, then read again
@@ -133,12 +133,16 @@ class StreamProcessor:
 
     def close(self) -> None:
         """Give the partitions back at once, so that nobody waits for the leases to run out."""
-        with suppress(*self._unavailable):
+        try:
             for lease in self._leases.values():
                 self._states.release(lease)
             self._states.forget_processor(self._name)
-        self._leases.clear()
-        self._tended_at = -math.inf
+        except Exception as error:
+            if not self._is_temporary(error):
+                raise
+        finally:
+            self._leases.clear()
+            self._tended_at = -math.inf
 
     def _step(self) -> int:
         """Process one batch of each partition held; return how many lines that were."""

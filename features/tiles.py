@@ -2,7 +2,7 @@
 
 A tile keeps how many events it holds, the moments of their amounts and the time of the latest; it
 counts in a window as long as that latest event does. So an aggregate over tiles reaches back at
-most an hour too far, and never misses an event.
+most an hour too far. A request not later than a tile's latest event cannot be answered from it.
 """
 
 from __future__ import annotations

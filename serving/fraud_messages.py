@@ -25,8 +25,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from data.fraud_columns import TRANSACTION_COLUMNS
-from data.fraud_contract import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT
+from data.fraud_columns import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT, TRANSACTION_COLUMNS
 from serving.prediction_log import Decision
 
 MAX_REPORTED_ERRORS = 20

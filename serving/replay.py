@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
-from features.fraud_stream import FraudStream, connect_stream
+from features.fraud_stream import FraudStream, connect_stream, select_days
 from features.publish import publish_labels
 from features.store import open_feature_store
+from features.stream_batch import StreamCounts
 from serving.client import replay_transactions
 from serving.prediction_log import get_prediction_folder
 
@@ -47,7 +49,7 @@ def replay_history(
     rows = transactions[(times >= since) & (times < until)]
     hours = [hour for _, hour in rows.groupby(rows["event_time"].dt.floor("h"))]
     published_day: pd.Timestamp | None = None
-    processor = stream.make_processor()
+    processor = stream.make_processor(tell=Console(stderr=True).print)
 
     def publish(hour: pd.DataFrame) -> None:
         nonlocal published_day
@@ -57,6 +59,7 @@ def replay_history(
             published_day = day
         stream.publish(hour)
         processor.run(until_empty=True)
+        _check_accepted(processor.counts)
         advance(1)
 
     with show_progress(f"Replaying {len(rows):,} transactions", total=len(hours)) as advance:
@@ -78,18 +81,12 @@ def run_replay(config: FraudConfig, *, url: str, days: int) -> dict[str, Any]:
         ValueError: If no transaction follows the store's instant, or the service does not answer.
     """
     store = open_feature_store(config.runs)
-    transactions = load_transactions(config.runs)
-    since = store.built_as_of
-    until = since + pd.Timedelta(days=days)
-    if not transactions["event_time"].between(since, until, inclusive="left").any():
-        raise ValueError(
-            f"no transactions in the {days} days after {since:%Y-%m-%d %H:%M}, which the online"
-            " store was built for; build it earlier with `throughline fraud features --as-of TIME`"
-        )
+    select_days(config.runs, store, days=days)  # an error if there are none
+    since, until = store.built_as_of, store.built_as_of + pd.Timedelta(days=days)
     answers = replay_history(
         url,
         stream=connect_stream(config.runs, store, config.stream),
-        transactions=transactions,
+        transactions=load_transactions(config.runs),
         labels=load_labels(config.runs),
         since=since,
         until=until,
@@ -102,3 +99,18 @@ def run_replay(config: FraudConfig, *, url: str, days: int) -> dict[str, Any]:
         "wrote": [str(get_prediction_folder(config.runs))],
         "next": "throughline fraud monitor",
     }
+
+
+def _check_accepted(counts: StreamCounts) -> None:
+    """Stop where the stream refused what is replayed: windows would stand still, and scores err.
+
+    Raises:
+        ValueError: If a transaction became a dead letter.
+    """
+    refused = counts.late + counts.future + counts.undecodable
+    if refused:
+        raise ValueError(
+            f"the stream refused {refused} transactions of the replay ({counts.late} late,"
+            f" {counts.future} from the future, {counts.undecodable} undecodable): see"
+            " stream/dead_letters.db of the runs folder for the reasons"
+        )

@@ -15,7 +15,8 @@ from data.fraud import load_labels, load_transactions, run_data
 from features.fast_reader import FastReader
 from features.fraud_stream import connect_stream
 from features.publish import publish_labels
-from features.store import open_feature_store, run_features
+from features.store import open_feature_store
+from features.store_build import run_features
 from monitoring.fraud_parity import load_sample, run_parity
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 

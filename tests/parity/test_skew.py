@@ -3,6 +3,8 @@
 Each plant changes what is published, asked, read or answered, and nothing in the check itself.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from features.fraud_stream import connect_stream
 from features.fraud_windows import Grouped
 from features.publish import publish_labels
 from features.store_build import build_feature_store
+from features.stream_archive import Archive
 from features.windows import find_bounds
 from monitoring.parity_causes import Known
 from monitoring.parity_verdict import judge_parity
@@ -54,6 +57,7 @@ def serve(history, built, tmp_path):
 
     def run(*, publish=unchanged, ask=unchanged, answer=unchanged, label=unchanged):
         stream = connect_stream(tmp_path, built[1], load_fraud_config().stream)
+        stream = replace(stream, archive=Archive(lambda: tmp_path / "archive"))
         stream.states.clear()
         stream.states.mark_whole()
         stream.publish(publish(transactions))
