@@ -8,7 +8,7 @@ only if all features of that state then are what was served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -60,11 +60,14 @@ class Known:
         transactions: Accepted ones, in the contract's columns and time order.
         available: When each reached its publisher, microseconds. Shape ``(transactions,)``.
         labels: ``transaction_id, is_fraud, label_time``.
+        lagged: What label states would have given without the last labels, once asked, by state,
+            entity, day and days left out: many predictions share one.
     """
 
     transactions: pd.DataFrame
     available: Integers
     labels: pd.DataFrame
+    lagged: dict[tuple[str, str, int, int], pd.DataFrame] = field(default_factory=dict)
 
     @cached_property
     def times(self) -> Integers:
@@ -175,17 +178,29 @@ def _find_label_lag(
     state: str, row: pd.DataFrame, served: pd.DataFrame, known: Known, *, today: int
 ) -> Cause | None:
     """Leave out the labels of the last day, then of the last two, and so on."""
-    key = STATE_KEYS[state]
-    own = known.label_positions[key].get(row[key].iloc[0], np.empty(0, np.int64))
-    labels, arrived = known.labels.iloc[own], known.label_times[own]
-    places = known.places.get_indexer(pd.Index(labels["transaction_id"]))
     for days in range(1, MAX_LABEL_LAG_DAYS + 1):
-        is_in = (arrived < today - days * DAY) & (arrived >= today - RISK_WINDOW_DAYS * DAY)
-        transactions = known.transactions.iloc[np.unique(places[is_in])]
-        rows = pd.concat([transactions, row[transactions.columns]])
-        if _gives(rows.drop_duplicates("transaction_id"), labels[is_in], row, served):
+        case = state, str(row[STATE_KEYS[state]].iloc[0]), today, days
+        if case not in known.lagged:
+            known.lagged[case] = _replay_labels(state, row, known, today=today, days=days)
+        if not find_mismatches(served, known.lagged[case]).any():
             return Cause(LABEL_LAG, days * DAY / SECOND)
     return None
+
+
+def _replay_labels(
+    state: str, row: pd.DataFrame, known: Known, *, today: int, days: int
+) -> pd.DataFrame:
+    """Compute the features of a state that lacks the last days' labels."""
+    key = STATE_KEYS[state]
+    own = known.label_positions[key].get(row[key].iloc[0], np.empty(0, np.int64))
+    arrived = known.label_times[own]
+    labels = known.labels.iloc[
+        own[(arrived < today - days * DAY) & (arrived >= today - RISK_WINDOW_DAYS * DAY)]
+    ]
+    places = known.places.get_indexer(pd.Index(labels["transaction_id"]))
+    transactions = known.transactions.iloc[np.unique(places)]
+    rows = pd.concat([transactions, row[transactions.columns]])
+    return replay_features(rows.drop_duplicates("transaction_id"), labels, row)
 
 
 def _find_tiles(state: str, times: Integers, now: int) -> Cause | None:

@@ -18,6 +18,7 @@ from features.publish import publish_labels
 from features.store import open_feature_store
 from features.store_build import run_features
 from monitoring.fraud_parity import load_sample, run_parity
+from monitoring.parity import check_parity, measure_parity
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 
 TINY = {
@@ -157,3 +158,18 @@ def test_without_the_streams_archive_nothing_can_be_replayed_and_the_error_says_
     shutil.rmtree(own_world.runs / "stream")
     with pytest.raises(ValueError, match="throughline fraud stream"):
         run_parity(own_world)
+
+
+def test_the_demos_measure_agrees_and_stops_at_a_difference(own_world):
+    store, history = open_feature_store(own_world.runs), load_transactions(own_world.runs)
+    parity = measure_parity(own_world.runs, store, history)
+    check_parity(parity)
+    assert parity["rows"] > 100
+
+    def lose(record):
+        record["features"]["customer_amount_max_30d"] = None
+        return record
+
+    rewrite_log(own_world, lose)
+    with pytest.raises(ValueError, match="missing on one side only"):
+        check_parity(measure_parity(own_world.runs, store, history))
