@@ -96,6 +96,11 @@ class RedisLog:
         """Count the stream's entries that are not acknowledged yet."""
         return int(self._client.xlen(_stream(partition)))
 
+    def read_cpu_seconds(self) -> float:
+        """Read the processor seconds that the server has taken since it started."""
+        used: Any = self._client.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
     def _read_group(
         self, partition: int, cursor: str, max_entries: int
     ) -> list[tuple[bytes, dict[bytes, bytes]]]:

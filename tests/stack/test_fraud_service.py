@@ -19,6 +19,7 @@ import pytest
 
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
+from features.fraud_rebuild import run_rebuild
 from features.fraud_stream import connect_stream
 from features.store import get_store_folder, open_feature_store, read_online_features
 from features.store_build import run_features
@@ -375,6 +376,18 @@ def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world
     after = post(url, "/predict", {"transaction": messages[0], "explain": True}).json()
     assert after["degraded_reason"] is None
     assert count_last_hour(tiny_world, url, messages[0]) == 1.0
+
+
+def test_a_flushed_store_costs_the_history_until_it_is_rebuilt(tiny_world, url, messages):
+    time.sleep(REOPEN_SECONDS)
+    before = post(url, "/predict", {"transaction": messages[1]}).json()
+    assert before["degraded_reason"] is None
+    open_feature_store(tiny_world.runs).states.clear()
+    flushed = post(url, "/predict", {"transaction": messages[1]}).json()
+    assert flushed["degraded_reason"] == "online store unavailable"
+    run_rebuild(tiny_world)
+    time.sleep(REOPEN_SECONDS)
+    assert post(url, "/predict", {"transaction": messages[1]}).json() == before
 
 
 def count_last_hour(config: FraudConfig, url: str, message: dict[str, Any]) -> float:

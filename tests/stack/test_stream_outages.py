@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 
+import pandas as pd
 import pytest
 import redis
 import yaml
 
 from features.fast_reader import FastReader
 from features.fraud_rebuild import run_rebuild
+from features.fraud_state import EVENT_STATES
+from features.state_merge import build_event_states
 from features.state_store import StoreEmptyError
 from features.store_build import run_features
 from tests.stack.stream_world import (
@@ -59,7 +62,7 @@ def test_a_flushed_redis_is_an_error_until_it_is_rebuilt_and_the_processor_goes_
     stream = world.connect()
     processor = processors.start(world)
     stream.publish(world.coming.head(700))
-    wait_until(lambda: count_waiting(stream) < 700)
+    wait_until(lambda: not stream.archive.load().empty)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with pytest.raises(StoreEmptyError, match="fraud rebuild"):
@@ -130,6 +133,24 @@ def test_a_processor_goes_on_with_a_store_that_was_built_anew(world, processors)
     processor.signal(signal.SIGTERM)
     processor.finish()
     world.after(first).check(world.connect(), second)
+
+
+def test_features_built_anew_know_what_was_streamed_and_is_in_no_history(world):
+    stream = world.connect()
+    whole = pd.concat([world.history, world.coming], ignore_index=True)
+    live = world.coming.tail(50).assign(
+        transaction_id=[f"live-{number}" for number in range(50)],
+        event_time=world.coming["event_time"].iloc[-1] + pd.Timedelta(hours=1),
+    )
+    stream.publish(live)
+    stream.make_processor().run(until_empty=True)
+    for restore in (run_features, run_rebuild):
+        restore(world.config)
+        states = world.connect().states
+        for state, kind in EVENT_STATES.items():
+            built = build_event_states(pd.concat([whole, live]), state)
+            found = states.read({kind.key: built[kind.key].tolist()}, [state])[state]
+            assert found == built[state].tolist()
 
 
 def test_a_rebuild_under_load_loses_nothing(world, processors):
