@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.fraud_state import EVENT_STATES, EventState, count_tiles, encode_entity, encode_id
-from features.state_merge import BEYOND_TILES, DUPLICATE, merge_states
+from features.state_merge import ADDED, BEYOND_TILES, DUPLICATE, merge_states
 from features.state_store import StateStore, Update
 from features.stream_log import find_partition
 from features.stream_messages import StreamTransaction
@@ -60,7 +60,7 @@ def merge_batch(
         messages: Accepted transactions, in the order they were read.
         partition: Only this partition's entities are merged.
         num_partitions: Of the log.
-        counts: ``duplicates``, ``beyond_tiles`` and ``tiled_states`` are added to it.
+        counts: ``accepted``, ``duplicates``, ``beyond_tiles``, ``tiled_states`` are added to it.
 
     Returns:
         The states that changed.
@@ -78,7 +78,8 @@ def merge_batch(
         events = build_events(own.messages, kind)
         merged = merge_states(held[name], events, own.owners, kind=kind)
         counts.beyond_tiles += int((merged.outcomes == BEYOND_TILES).sum())
-        if kind.key == "customer_id":
+        if kind.key == "customer_id":  # whose partition a transaction counts in
+            counts.accepted += int((merged.outcomes == ADDED).sum())
             counts.duplicates += int((merged.outcomes == DUPLICATE).sum())
         for entity, before, after, newest in zip(
             own.entities, held[name], merged.states, merged.newest.tolist(), strict=True

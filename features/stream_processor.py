@@ -211,7 +211,6 @@ class StreamProcessor:
         )
         self._states.write(updates, lease=lease)
         self._log.acknowledge(lease.partition, entries)
-        counts.accepted = len(at_home) - counts.duplicates
         self.counts.add(counts)
         if at_home:
             available = np.array([item.message.available_time for item in at_home])

@@ -109,15 +109,17 @@ def _escape(text: str) -> str:
 
 def main() -> None:
     """Rewrite the tables of README.md and docs/ from what lies in the current folder's runs/."""
-    handbook, benches = Path("runs/fraud/handbook/handbook.json"), Path("runs/bench")
+    demo, benches = Path("runs/demo/summary.json"), Path("runs/bench")
+    handbook = Path("runs/fraud/handbook/handbook.json")
+    if not any(path.exists() for path in (demo, benches, handbook)):
+        sys.exit("error: nothing was run here; run make demo first, from the repository's root")
     try:
-        write_results_table(Path("README.md"), read_json(Path("runs/demo/summary.json")))
+        if demo.is_file():
+            write_results_table(Path("README.md"), read_json(demo))
         if handbook.is_file():
             replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
         if benches.is_dir():
             replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
-    except FileNotFoundError as error:
-        sys.exit(f"error: no {error.filename}; run make demo first, from the repository's root")
     except ValueError as error:
         sys.exit(f"error: {error}")
 

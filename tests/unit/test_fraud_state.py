@@ -1,5 +1,7 @@
 """An entity's state: idempotent, independent of order, bounded, and honest about what it lost."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from features.fraud_online import compute_online
 from features.fraud_state import (
     CUSTOMER_EVENT,
+    EVENT_STATES,
     MERCHANT_EVENT,
     SLACK,
     EventState,
@@ -141,3 +144,11 @@ def test_a_batch_gives_each_request_what_it_would_get_alone():
         alone = compute_online({"customer_events": [state]}, request(HOUR))
         for name, values in alone.items():
             np.testing.assert_array_equal(together[name][[position]], values, err_msg=name)
+
+
+def test_the_caps_that_the_documents_name_are_those_that_hold():
+    root = Path(__file__).parents[2]
+    for name in ("docs/stream.md", "DECISIONS.md"):
+        text = (root / name).read_text(encoding="utf-8")
+        for kind in EVENT_STATES.values():
+            assert f"{kind.max_events:,}" in text

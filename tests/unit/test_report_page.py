@@ -243,4 +243,4 @@ def test_make_docs_writes_the_handbooks_tables_where_it_was_run(tmp_path, monkey
     assert text.startswith(f"top\n{BEGIN}\n")
     assert text.endswith(f"{END}\nbottom")
     assert text.count("|  | ROC AUC |\n|---|---|\n| coin | 0.500 (0.500, +0.000) |") == len(TITLES)
-    assert "Run on 2026-11-01, 2 cores, a cpu, in 300 s." in text
+    assert "Run on 2026-11-01, 2 cores, a cpu. It took 300 s." in text
