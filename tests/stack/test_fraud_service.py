@@ -344,9 +344,8 @@ def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
     tiny_world, url, messages
 ):
     database = get_store_folder(tiny_world.runs) / "online.db"
-    content = database.read_bytes()
     before = post(url, "/predict", {"transaction": messages[0]}).json()
-    database.write_bytes(b"")
+    database.rename(f"{database}.away")
     try:
         answer = post(url, "/predict", {"transaction": messages[0]})
         assert answer.status_code == 200
@@ -355,7 +354,7 @@ def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
         assert get_state(url)["store_error"] is not None
         assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
     finally:
-        database.write_bytes(content)
+        Path(f"{database}.away").rename(database)
     time.sleep(REOPEN_SECONDS)
     assert post(url, "/predict", {"transaction": messages[0]}).json() == before
 

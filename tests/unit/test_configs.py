@@ -63,7 +63,7 @@ def test_a_missing_section_is_an_error_that_names_it(tmp_path):
         ("training.num_folds", 0),
         ("serving.port", 70_000),
         ("training.costs.review_fee", -1),
-        ("profile", "stack"),
+        ("profile", "cloud"),
     ],
 )
 def test_a_value_out_of_range_is_an_error_that_names_the_key(key, value):
