@@ -130,7 +130,7 @@ def fraud_stream(
 
     Example: throughline fraud stream --set profile=stack
 
-    Next: throughline fraud parity
+    Next: throughline fraud serve
     """
     chosen = _read_config(config, settings, {"runs": runs})
     from features.fraud_stream import run_stream

@@ -59,7 +59,7 @@ def connect_redis(url: str) -> redis.Redis:
         client.ping()
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ValueError(
-            f"no Redis answers at {url} ({error}); start one (make up, or redis-server),"
+            f"no Redis answers at {url} ({error}); start one (make up STACK=1, or redis-server),"
             " or set profile=embedded"
         ) from error
     return client

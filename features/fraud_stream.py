@@ -164,7 +164,7 @@ def run_stream(
         "transactions_per_second": round(processor.counts.accepted / seconds),
         "freshness": summarise_freshness(freshness),
         "wrote": [store.redis_url or str(store.folder / "online.db"), str(config.runs / "stream")],
-        "next": "throughline fraud parity",
+        "next": "throughline fraud serve",
     }
 
 

@@ -175,18 +175,30 @@ class SqliteStates:
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode = WAL")  # readers go on while one writes
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_TABLES)
-            for state in STATE_KEYS:  # Feast makes those whose entities the history names
-                connection.execute(
-                    f'CREATE TABLE IF NOT EXISTS "{_table(state)}" (entity_key BLOB,'
-                    " feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB,"
-                    " event_ts timestamp, created_ts timestamp,"
-                    " PRIMARY KEY (entity_key, feature_name))"
-                )
+            try:
+                _prepare(connection)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                raise ValueError(
+                    f"{self._path} is damaged ({error}); run `throughline fraud features`"
+                ) from error
             self._opened = inode, connection
         return self._opened[1]
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make what Feast does not: the stream's tables, and those of entities no history names."""
+    connection.execute("PRAGMA journal_mode = WAL")  # readers go on while one writes
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(_TABLES)
+    for state in STATE_KEYS:  # Feast makes those whose entities the history names
+        connection.execute(
+            f'CREATE TABLE IF NOT EXISTS "{_table(state)}" (entity_key BLOB,'
+            " feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB,"
+            " event_ts timestamp, created_ts timestamp,"
+            " PRIMARY KEY (entity_key, feature_name))"
+        )
 
 
 def _read_state(

@@ -212,3 +212,10 @@ def _make_feast_tables(path):
         )
     connection.commit()
     connection.close()
+
+
+def test_a_damaged_file_is_an_error_that_says_the_way_out(tmp_path):
+    file = tmp_path / "online.db"
+    file.write_bytes(b"no database" * 1000)
+    with pytest.raises(ValueError, match="run `throughline fraud features`"):
+        SqliteStates(file)
