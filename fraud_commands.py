@@ -37,6 +37,7 @@ A mapping file names your columns; the rest pass through as features (data/mappi
 """
 
 World = Literal["simulated", "handbook"]
+Device = Literal["cpu", "cuda"]
 Size = Annotated[str | None, typer.Option(help="Size of the simulated world: demo or full.")]
 Transactions = Annotated[
     Path | None, typer.Option(help="Your own transactions, CSV or Parquet; needs --mapping.")
@@ -244,6 +245,9 @@ def fraud_serve(
     settings: Set = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where a PyTorch champion is scored.  [default: cpu]")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Serve the champion over HTTP with BentoML, until Ctrl-C.
@@ -256,7 +260,12 @@ def fraud_serve(
 
     Next, in another terminal: throughline fraud load
     """
-    changes = {"runs": runs, "serving.host": host, "serving.port": port}
+    changes = {
+        "runs": runs,
+        "serving.host": host,
+        "serving.port": port,
+        "serving.device": device,
+    }
     chosen = _read_config(config, settings, changes)
     from serving.server import run_serve
 

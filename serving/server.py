@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import httpx
 
@@ -134,17 +134,20 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
 
     open_feature_store(config.runs)
     version, folder = get_champion(config.runs)
-    _check_champion(folder, version=version)
+    _check_champion(folder, version=version, device=config.serving.device)
 
 
-def _check_champion(folder: Path, *, version: str) -> None:
+def _check_champion(folder: Path, *, version: str, device: Literal["cpu", "cuda"]) -> None:
     """Load the champion once, so that a damaged one is told before anything is started."""
+    from serving.device import check_can_use
     from training.artefact import load_artefact
 
     try:
-        load_artefact(folder, version=version)
+        artefact = load_artefact(folder, version=version)
     except ValueError as error:
         raise _refuse(version, str(error)) from error
+    if device != "cpu":
+        check_can_use(artefact, device)
 
 
 def _refuse(version: str, reason: str) -> ValueError:
