@@ -151,6 +151,41 @@ def bench_stream(
     finish_bench(result, json=json)
 
 
+@app.command("device")
+def bench_device(
+    *,
+    runs: Runs = None,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Rows of a batch; repeat.  [default: 1, 4, 16, ... 65536]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of invented rows, and of the fits.")] = 7,
+    json: Json = None,
+) -> None:
+    """Score batches of every size on the CPU and on the GPU, and find where the GPU wins.
+
+    In: the champion of a runs folder and its reference rows, or nothing: rows are invented, and
+    trees and a network fitted on them. Out: for LightGBM's C API, ONNX Runtime, torch on the CPU
+    and torch on CUDA, microseconds per batch from the host's memory and back; the smallest batch
+    that the GPU scores faster than any of them. With --json, a picture (SVG) beside it.
+
+    Example: throughline bench device --json runs/bench/device.json
+
+    Example: throughline bench device --runs runs/demo --rows 1 --rows 1000
+
+    Next: throughline bench --help
+    """
+    from serving.bench_device import SIZES, run_bench_device
+
+    result = run_bench_device(
+        runs=runs,
+        sizes=rows or SIZES,
+        seed=seed,
+        picture=None if json is None else json.with_suffix(".svg"),
+    )
+    finish_bench(result, json=json)
+
+
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
     """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
     from configs.files import write_json

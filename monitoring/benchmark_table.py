@@ -13,6 +13,7 @@ TITLES = {
     "windows": "Windows from history",
     "history": "Historical join through Feast",
     "stream": "The stream",
+    "device": "CPU and GPU",
 }
 """Names of the benches, each the name of its file too."""
 
