@@ -42,6 +42,18 @@ def encode_redis_key(join_key: str, entity: str) -> bytes:
     return encode_entity_key(join_key, entity) + PROJECT.encode()
 
 
+def decode_redis_key(key: bytes) -> tuple[str, str]:
+    """Return the join key and the entity of ``encode_redis_key``.
+
+    >>> decode_redis_key(encode_redis_key("ip", "10.0.0.1"))
+    ('ip', '10.0.0.1')
+    """
+    _, _, length = struct.unpack_from("<III", key)
+    _, size = struct.unpack_from("<II", key, 12 + length)
+    start = 20 + length
+    return key[12 : 12 + length].decode(), key[start : start + size].decode()
+
+
 def encode_redis_field(view: str, feature: str) -> bytes:
     """Return the field of an entity's Redis hash that holds a feature."""
     return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
@@ -70,15 +82,20 @@ def decode_value(message: bytes) -> bytes:
     >>> decode_value(encode_value(b"ab"))
     b'ab'
     """
-    length, start = 0, 0
-    for position, byte in enumerate(message[1:11]):
-        length |= (byte & 0x7F) << 7 * position
-        if byte < 0x80:
-            start = position + 2
-            break
-    if message[:1] != _BYTES_FIELD or not start or len(message) != start + length:
+    header = _predict_header(len(message))
+    if not message.startswith(header):
         raise ValueError("the online store holds a value that is not bytes; run `fraud rebuild`")
-    return message[start:]
+    return message[len(header) :]
+
+
+@lru_cache(maxsize=1 << 16)
+def _predict_header(length: int) -> bytes:
+    """Return what a message of one bytes value, ``length`` bytes long in all, must begin with."""
+    for size in range(2, 12):
+        header = _BYTES_FIELD + _encode_varint(max(length - size, 0))
+        if len(header) == size:
+            return header
+    raise AssertionError(length)
 
 
 def encode_timestamp(microseconds: int) -> bytes:

@@ -1,8 +1,9 @@
 """Window values and the request itself become the fraud features: one function per column.
 
 A function is named like the column it computes and its parameters like the columns it reads, so
-``derive`` runs the same definitions over a whole history and over one request. Nothing here knows
-a store or a framework.
+``derive`` runs the same definitions over a whole history and over one request: they are written so
+that they mean the same for arrays and, compiled, for single numbers (``features.fraud_rows``).
+Nothing here knows a store or a framework.
 
 Missing values are NaN, never 0: a mean over no events is unknown. A count over no events is 0.
 """
@@ -13,6 +14,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numba.extending import overload, register_jitable
 
 from features.fraud_windows import to_unit_vectors
 from features.windows import DAY, HOUR, Floats, Integers
@@ -28,44 +30,62 @@ EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the earth (IUGG)."""
 
 
+def _choose(condition: np.ndarray, yes: object, no: object) -> Floats:
+    """``np.where``, which compiled for single numbers would make arrays of them."""
+    return np.where(condition, yes, no)
+
+
+@overload(_choose)
+def _choose_one(condition, yes, no):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    return lambda condition, yes, no: yes if condition else no
+
+
+@register_jitable
 def amount_log(amount: Floats) -> Floats:
     """Natural logarithm of one plus the amount."""
     return np.log1p(amount)
 
 
+@register_jitable
 def _day_angle(event_time_us: Integers) -> Floats:
-    return np.asarray((event_time_us % DAY) * (2 * np.pi / DAY), dtype=np.float64)
+    return (event_time_us % DAY) * (2 * np.pi / DAY)
 
 
+@register_jitable
 def hour_sin(event_time_us: Integers) -> Floats:
     """Sine of the time of day as an angle, so that midnight is no jump."""
-    return np.asarray(np.sin(_day_angle(event_time_us)))
+    return np.sin(_day_angle(event_time_us))
 
 
+@register_jitable
 def hour_cos(event_time_us: Integers) -> Floats:
     """Cosine of the time of day as an angle."""
-    return np.asarray(np.cos(_day_angle(event_time_us)))
+    return np.cos(_day_angle(event_time_us))
 
 
+@register_jitable
 def day_of_week(event_time_us: Integers) -> Floats:
     """Day of the week in UTC, Monday 0 to Sunday 6; 1970-01-01 was a Thursday.
 
     >>> day_of_week(np.array([0, 4 * DAY]))
     array([3., 0.])
     """
-    return np.asarray((event_time_us // DAY + 3) % 7, dtype=np.float64)
+    return (event_time_us // DAY + 3) % 7 * 1.0
 
 
+@register_jitable
 def is_weekend(day_of_week: Floats) -> Floats:
     """1 on Saturday and Sunday."""
-    return (day_of_week >= 5).astype(np.float64)
+    return (day_of_week >= 5) * 1.0
 
 
+@register_jitable
 def is_night(event_time_us: Integers) -> Floats:
     """1 between midnight and six, UTC."""
-    return (event_time_us % DAY < NIGHT_ENDS_HOUR * HOUR).astype(np.float64)
+    return (event_time_us % DAY < NIGHT_ENDS_HOUR * HOUR) * 1.0
 
 
+@register_jitable
 def customer_amount_zscore_7d(
     amount: Floats, customer_amount_mean_7d: Floats, customer_amount_std_7d: Floats
 ) -> Floats:
@@ -73,6 +93,7 @@ def customer_amount_zscore_7d(
     return _zscore(amount, customer_amount_mean_7d, customer_amount_std_7d)
 
 
+@register_jitable
 def customer_amount_zscore_30d(
     amount: Floats, customer_amount_mean_30d: Floats, customer_amount_std_30d: Floats
 ) -> Floats:
@@ -80,17 +101,18 @@ def customer_amount_zscore_30d(
     return _zscore(amount, customer_amount_mean_30d, customer_amount_std_30d)
 
 
+@register_jitable
 def _zscore(amount: Floats, mean: Floats, std: Floats) -> Floats:
-    return np.asarray((amount - mean) / np.maximum(std, MIN_AMOUNT_STD))
+    return (amount - mean) / np.maximum(std, MIN_AMOUNT_STD)
 
 
+@register_jitable
 def amount_to_merchant_mean(amount: Floats, merchant_amount_mean_30d: Floats) -> Floats:
     """The amount as a multiple of the merchant's mean; NaN where that is unknown or 0."""
-    known = merchant_amount_mean_30d > 0
-    unknown = np.full(np.shape(amount), np.nan)
-    return np.asarray(np.divide(amount, merchant_amount_mean_30d, out=unknown, where=known))
+    return amount / _choose(merchant_amount_mean_30d > 0, merchant_amount_mean_30d, np.nan)
 
 
+@register_jitable
 def ip_distance_km_from_usual(
     latitude: Floats,
     longitude: Floats,
@@ -111,19 +133,22 @@ def ip_distance_km_from_usual(
         + (z * customer_usual_x - x * customer_usual_z) ** 2
         + (x * customer_usual_y - y * customer_usual_x) ** 2
     )
-    return np.asarray(EARTH_RADIUS_KM * np.arctan2(cross, dot))
+    return EARTH_RADIUS_KM * np.arctan2(cross, dot)
 
 
+@register_jitable
 def is_known_device(customer_device_tx_count_30d: Floats) -> Floats:
     """1 if the customer used this device in the last 30 days; NaN without a device."""
-    return _flag(customer_device_tx_count_30d > 0, known=customer_device_tx_count_30d)
+    return _flag(customer_device_tx_count_30d > 0, customer_device_tx_count_30d)
 
 
+@register_jitable
 def amount_zscore_by_night(customer_amount_zscore_30d: Floats, is_night: Floats) -> Floats:
     """The month's z-score at night, 0 by day."""
     return customer_amount_zscore_30d * is_night
 
 
+@register_jitable
 def is_new_merchant_and_high_amount(
     customer_merchant_tx_count_30d: Floats, customer_amount_zscore_30d: Floats
 ) -> Floats:
@@ -131,22 +156,24 @@ def is_new_merchant_and_high_amount(
     is_new = customer_merchant_tx_count_30d == 0
     return _flag(
         is_new & (customer_amount_zscore_30d > HIGH_AMOUNT_ZSCORE),
-        known=customer_merchant_tx_count_30d + customer_amount_zscore_30d,
+        customer_merchant_tx_count_30d + customer_amount_zscore_30d,
     )
 
 
+@register_jitable
 def is_far_and_fast(
     ip_distance_km_from_usual: Floats, customer_seconds_since_previous: Floats
 ) -> Floats:
     """1 if far from the usual place within an hour of the previous transaction."""
     return _flag(
         (ip_distance_km_from_usual > FAR_KM) & (customer_seconds_since_previous < FAST_SECONDS),
-        known=ip_distance_km_from_usual + customer_seconds_since_previous,
+        ip_distance_km_from_usual + customer_seconds_since_previous,
     )
 
 
-def _flag(condition: np.ndarray, *, known: Floats) -> Floats:
-    return np.where(np.isnan(known), np.nan, np.asarray(condition, dtype=np.float64))
+@register_jitable
+def _flag(condition: np.ndarray, known: Floats) -> Floats:
+    return _choose(np.isnan(known), np.nan, condition * 1.0)
 
 
 DERIVED: dict[str, Callable[..., Floats]] = {

@@ -146,7 +146,7 @@ def unpack(state: bytes | None, dtype: np.dtype) -> np.ndarray:
         return np.empty(0, dtype)
     start = _HEADER.size + count_tiles(state) * TILE.itemsize
     if start > len(state) or (len(state) - start) % dtype.itemsize:
-        raise _unreadable()
+        raise unreadable()
     return np.frombuffer(state, dtype, offset=start)
 
 
@@ -166,7 +166,7 @@ def count_tiles(state: bytes) -> int:
     0
     """
     if len(state) < _HEADER.size or state[:8] != MAGIC:
-        raise _unreadable()
+        raise unreadable()
     num_tiles: int = _HEADER.unpack_from(state)[1]
     return num_tiles
 
@@ -176,7 +176,8 @@ def find_tiled(states: Sequence[bytes | None]) -> np.ndarray:
     return np.array([state is not None and count_tiles(state) > 0 for state in states], dtype=bool)
 
 
-def _unreadable() -> ValueError:
+def unreadable() -> ValueError:
+    """Make the error for bytes that are no state."""
     return ValueError(
         "the online store holds a state this version cannot read;"
         " run `throughline fraud features` to rebuild it"

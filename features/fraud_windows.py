@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba.extending import register_jitable
 
 from features.windows import (
     DAY,
@@ -180,10 +181,16 @@ def aggregate_label_days(groups: Grouped, num_labels: Integers, num_frauds: Inte
     today = groups.query_times - groups.query_times % DAY
     days = Grouped(groups.event_times, groups.event_starts, today, groups.query_starts)
     bounds = days.find_bounds(RISK_WINDOW_DAYS * DAY)
-    frauds, labels = sum_windows(num_frauds, bounds), sum_windows(num_labels, bounds)
-    return (frauds + PRIOR_FRAUD_RATE * PRIOR_STRENGTH) / (labels + PRIOR_STRENGTH)
+    return smooth_fraud_rate(sum_windows(num_frauds, bounds), sum_windows(num_labels, bounds))
 
 
+@register_jitable
+def smooth_fraud_rate(num_frauds: Floats, num_labels: Floats) -> Floats:
+    """Pull a share of fraud towards the prior; see ``aggregate_label_days``."""
+    return (num_frauds + PRIOR_FRAUD_RATE * PRIOR_STRENGTH) / (num_labels + PRIOR_STRENGTH)
+
+
+@register_jitable
 def to_unit_vectors(latitudes: Floats, longitudes: Floats) -> tuple[Floats, Floats, Floats]:
     """Turn degrees into the points x, y, z of the unit sphere."""
     phi, theta = np.radians(latitudes), np.radians(longitudes)

@@ -88,7 +88,7 @@ def _place_rows(entities: Integers, rows: Integers, starts: Integers) -> Integer
 
 
 @njit(cache=True, nogil=True)
-def _find_bounds(
+def find_bounds_into(
     event_times: Integers,
     event_starts: Integers,
     query_times: Integers,
@@ -97,6 +97,7 @@ def _find_bounds(
     low: Integers,
     high: Integers,
 ) -> None:
+    """Fill ``low`` and ``high``: ``find_bounds`` for code that is itself compiled."""
     for group in range(query_starts.size - 1):
         first = last = event_starts[group]
         end = event_starts[group + 1]
@@ -135,12 +136,12 @@ def find_bounds(
     [0, 0, 1]
     """
     bounds = Bounds(*(np.empty(query_times.size, np.int64) for _ in Bounds._fields))
-    _find_bounds(event_times, event_starts, query_times, query_starts, length, *bounds)
+    find_bounds_into(event_times, event_starts, query_times, query_starts, length, *bounds)
     return bounds
 
 
 @njit(cache=True, nogil=True)
-def _merge(
+def merge_moments(
     num_a: float, mean_a: float, m2_a: float, num_b: float, mean_b: float, m2_b: float
 ) -> tuple[float, float]:
     """Mean and sum of squared deviations of two samples together (Chan, Golub, LeVeque 1979)."""
@@ -154,9 +155,10 @@ def _merge(
 
 
 @njit(cache=True, nogil=True)
-def _slide_moments(
+def slide_moments_into(
     values: Floats, low: Integers, high: Integers, mean: Floats, std: Floats, maximum: Floats
 ) -> None:
+    """Fill mean, std and maximum: ``slide_moments`` for code that is itself compiled."""
     # Two stacks: old_*[i - base] aggregates values[i:border], new_* aggregates values[border:last].
     # Nothing is ever subtracted, so no rounding error builds up along a history.
     depth = 0  # the fullest window; so small that the old stack stays in cache
@@ -172,14 +174,14 @@ def _slide_moments(
             new_mean, new_m2, new_max = 0.0, 0.0, -np.inf
             merged_mean, merged_m2, merged_max = 0.0, 0.0, -np.inf
             for i in range(border - 1, first - 1, -1):
-                merged_mean, merged_m2 = _merge(
+                merged_mean, merged_m2 = merge_moments(
                     1.0, values[i], 0.0, border - 1.0 - i, merged_mean, merged_m2
                 )
                 merged_max = max(merged_max, values[i])
                 old_mean[i - base], old_m2[i - base] = merged_mean, merged_m2
                 old_max[i - base] = merged_max
         while last < high[query]:
-            new_mean, new_m2 = _merge(
+            new_mean, new_m2 = merge_moments(
                 float(last - border), new_mean, new_m2, 1.0, values[last], 0.0
             )
             new_max = max(new_max, values[last])
@@ -190,7 +192,7 @@ def _slide_moments(
         elif first == border:
             mean[query], std[query], maximum[query] = new_mean, np.sqrt(new_m2 / num), new_max
         else:
-            mean[query], m2 = _merge(
+            mean[query], m2 = merge_moments(
                 float(border - first), old_mean[first - base], old_m2[first - base],
                 float(last - border), new_mean, new_m2,
             )  # fmt: skip
@@ -217,14 +219,15 @@ def slide_moments(values: Floats, bounds: Bounds) -> Moments:
     array([nan,  2.])
     """
     moments = Moments(*(np.empty(bounds.low.size) for _ in Moments._fields))
-    _slide_moments(values, *bounds, *moments)
+    slide_moments_into(values, *bounds, *moments)
     return moments
 
 
 @njit(cache=True, nogil=True)
-def _slide_matches(
+def count_matches(
     codes: Integers, low: Integers, high: Integers, query_codes: Integers, num_codes: int
 ) -> tuple[Floats, Floats]:
+    """Return distinct and matching: ``slide_matches`` for code that is itself compiled."""
     held = np.zeros(num_codes, np.int64)
     distinct, matching = np.empty(low.size), np.empty(low.size)
     first = last = num_distinct = 0
@@ -262,7 +265,7 @@ def slide_matches(
     >>> slide_matches(np.array([0, 1, 1]), bounds, np.array([1, 1]), num_codes=2).matching
     array([1., 2.])
     """
-    return Matches(*_slide_matches(codes, bounds.low, bounds.high, query_codes, num_codes))
+    return Matches(*count_matches(codes, bounds.low, bounds.high, query_codes, num_codes))
 
 
 def sum_windows(values: Integers, bounds: Bounds) -> Floats:

@@ -1,0 +1,143 @@
+"""The entities of a batch of requests become their states, in one round trip to Redis.
+
+Customers and addresses are read each time: there are many, and they seldom come again soon.
+Merchants and categories are read once, and again when Redis says that they changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any
+
+from features.feast_layout import (
+    decode_redis_key,
+    decode_value,
+    encode_redis_field,
+    encode_redis_key,
+)
+from features.fraud_state import STATE_KEYS
+from features.redis_link import RedisLink, open_link, pack
+from features.redis_states import MARK
+from features.row_requests import RowRequests
+from features.row_states import RowStates
+from features.shared_summaries import (
+    CATEGORY_STATES,
+    MERCHANT_STATES,
+    SharedSummaries,
+    SummariesLostError,
+)
+from features.state_store import StoreEmptyError
+
+_IS_WHOLE = pack([b"EXISTS", MARK])
+_TELL_CHANGES = pack([b"CLIENT", b"CACHING", b"YES"])
+_FIELDS = {name: encode_redis_field(f"{name}_state", name) for name in STATE_KEYS}
+
+
+class RedisRows:
+    """Read states of batches; see ``features.row_states.RowReader``.
+
+    The link is opened by the first batch, and anew by the first batch after it was lost.
+
+    Args:
+        url: As for ``features.redis_link.open_link``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._link: RedisLink | None = None
+        self._opening = asyncio.Lock()
+        self.summaries = SharedSummaries()
+
+    async def read(self, requests: RowRequests) -> RowStates:
+        """Read the states of a batch's entities; see ``features.row_states.RowReader``."""
+        try:
+            return await self._read(requests)
+        except SummariesLostError:
+            return await self._read(requests)
+
+    async def _read(self, requests: RowRequests) -> RowStates:
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._open()
+        merchants, categories = self.summaries.list_missing(requests.merchants, requests.categories)
+        commands = [_IS_WHOLE]
+        commands += [_get(customer, "customer_events") for customer in requests.customers]
+        commands += [_get(ip, "ip_events") for ip in requests.ips if ip]
+        num_replies = len(commands) + 2 * (len(merchants) + len(categories))
+        for merchant in merchants:
+            commands += (_TELL_CHANGES, _get(merchant, *MERCHANT_STATES))
+        for category in categories:
+            commands += (_TELL_CHANGES, _get(category, *CATEGORY_STATES))
+        decode = partial(self._decode, requests, merchants, categories)
+        future = link.call(b"".join(commands), num_replies=num_replies, decode=decode)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            link.close()  # too slow: what is still to come is of no use
+            raise
+
+    def close(self) -> None:
+        """Close the link."""
+        if self._link is not None:
+            self._link.close()
+
+    async def _open(self) -> RedisLink:
+        async with self._opening:
+            if self._link is None or not self._link.is_open:
+                link = await open_link(self._url, on_change=self._mark_changed)
+                self.summaries.clear()  # nobody said what changed meanwhile
+                self._link = link
+            return self._link
+
+    def _mark_changed(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self.summaries.clear()
+            return
+        for key in keys:
+            join_key, entity = decode_redis_key(key)
+            if join_key == "merchant_id":
+                self.summaries.mark_merchant_outdated(entity)
+            else:
+                self.summaries.mark_category_outdated(entity)
+
+    def _decode(
+        self,
+        requests: RowRequests,
+        merchants: Sequence[str],
+        categories: Sequence[str],
+        replies: list[Any],
+    ) -> RowStates:
+        rest = iter(replies)
+        if not next(rest):
+            raise StoreEmptyError
+        customers = [_unwrap(next(rest)) for _ in requests.customers]
+        ips = [_unwrap(next(rest)) if ip else None for ip in requests.ips]
+        for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
+            self.summaries.put_merchant(merchant, *(_unwrap_one(state) for state in states))
+        for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
+            self.summaries.put_category(category, _unwrap(states))
+        places, words = self.summaries.locate(requests.merchants, requests.categories)
+        return RowStates(customers=customers, ips=ips, places=places, summaries=words)
+
+
+def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
+    """Skip the acknowledgement before each of the next ``num`` answers."""
+    return list(islice(replies, 2 * num))[1::2]
+
+
+@lru_cache(maxsize=1 << 18)
+def _get(entity: str, *states: str) -> bytes:
+    """Pack the command that reads states of one entity; an HMGET, so all reply alike."""
+    key = encode_redis_key(STATE_KEYS[states[0]], entity)
+    return pack([b"HMGET", key, *(_FIELDS[state] for state in states)])
+
+
+def _unwrap(reply: list[bytes | None]) -> bytes | None:
+    return _unwrap_one(reply[0])
+
+
+def _unwrap_one(value: bytes | None) -> bytes | None:
+    return None if value is None else decode_value(value)
