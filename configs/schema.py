@@ -109,6 +109,11 @@ class ServingSection(Frozen):
     log_flush_seconds: PositiveFloat
     log_queue_rows: PositiveInt
     startup_timeout_seconds: PositiveFloat
+    max_waiting_rows: PositiveInt
+    store_deadline_ms: PositiveFloat
+    last_known_seconds: PositiveFloat
+    breaker_failures: PositiveInt
+    breaker_open_seconds: PositiveFloat
 
 
 class StackSection(Frozen):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numba.extending import overload, register_jitable
@@ -30,7 +31,7 @@ EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the earth (IUGG)."""
 
 
-def _choose(condition: np.ndarray, yes: object, no: object) -> Floats:
+def _choose(condition: np.ndarray, yes: Any, no: Any) -> Floats:  # noqa: ANN401 - as np.where
     """``np.where``, which compiled for single numbers would make arrays of them."""
     return np.where(condition, yes, no)
 

@@ -43,7 +43,7 @@ SPANS = ("customer", "ip")
 SUMMARIES = ("merchant_events", "merchant_labels", "category_labels")
 """States that come as summaries: where each begins, -1 for an unknown entity."""
 
-_Row: Any = namedtuple("_Row", COLUMNS)  # compiled code takes no typing.NamedTuple
+_Row = cast("Any", namedtuple("_Row", COLUMNS))  # compiled code takes no typing.NamedTuple
 _MAGIC = int.from_bytes(MAGIC, "little", signed=True)
 _HEADER_WORDS = 2
 _CUSTOMER_WORDS = CUSTOMER_EVENT.itemsize // 8
@@ -236,7 +236,7 @@ def _spend(tiles: Integers, times: Integers, amounts: Floats, time: int):  # typ
 
 
 @njit(nogil=True)
-def _add_tiles(  # type: ignore[no-untyped-def]
+def _add_tiles(
     tiles: Integers, time: int, length: int, num: float, mean: Floats, std: Floats, maximum: Floats,
     at: int,
 ) -> float:  # fmt: skip

@@ -141,7 +141,7 @@ async def open_link(url: str, *, on_change: Callable[[list[bytes] | None], None]
     parts = urlsplit(url)
     async with asyncio.timeout(CONNECT_SECONDS):
         _, link = await asyncio.get_running_loop().create_connection(
-            lambda: RedisLink(on_change), parts.hostname, parts.port or 6379
+            lambda: RedisLink(on_change), parts.hostname or "127.0.0.1", parts.port or 6379
         )
         hello = [b"HELLO", b"3"]
         if parts.password:

@@ -1,15 +1,18 @@
 """The fraud service: HTTP requests become decisions, each one recorded (see ``serving.scorer``).
 
 ``throughline fraud serve`` runs it, as does ``bentoml serve serving.fraud:FraudService``
-and a configuration's path in ``THROUGHLINE_CONFIG``. Importing this module reads nothing; the
-constructor of the class does, once per worker.
+and a configuration's path in ``THROUGHLINE_CONFIG``. Two lanes, one scorer: ``/v1/score`` and
+``/v1/score_batch`` (``serving.fast_lane``), and the typed ``/predict`` and ``/predict_batch``, which
+also explain. Importing this module reads nothing; the constructor of the class does, once per
+worker.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -22,6 +25,8 @@ from starlette.routing import Route
 from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
 from data.fraud_columns import TRANSACTION_COLUMNS
 from serving.body_limit import BodyLimitMiddleware
+from serving.circuit_breaker import BreakerState
+from serving.fast_lane import FastLane, Lane
 from serving.fraud_messages import (
     PredictBatchRequest,
     PredictBatchResponse,
@@ -29,27 +34,25 @@ from serving.fraud_messages import (
     PredictRequest,
     Reason,
     Transaction,
-    build_transactions,
     check_extra,
     refuse,
     shorten,
 )
-from serving.online_features import OnlineFeatures
+from serving.lane_metrics import PUBLISH_SECONDS, LaneMetrics
+from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.rollout import ChampionWatcher
-from serving.scorer import Answer, NoModelError, Scorer, list_extra_columns
+from serving.score_messages import Answer
+from serving.scorer import NoModelError, OverloadedError, Scorer, list_extra_columns
+from serving.store_opening import open_fraud_store
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
 RUNS_VARIABLE = "THROUGHLINE_RUNS"
-PROBE = Transaction(
-    transaction_id="readiness-probe",
-    event_time=datetime(2026, 1, 1, tzinfo=UTC),
-    customer_id="readiness-probe",
-    amount=1.0,
-)
+GC_THRESHOLD = 50_000
+"""Objects made before the collector looks at them; BentoML's start leaves a million that stay."""
 
 
 def read_settings() -> FraudConfig:
@@ -82,60 +85,68 @@ class PredictBatchInput(_Request, PredictBatchRequest):
     """``PredictBatchRequest`` as BentoML reads it."""
 
 
-# One scoring thread (BentoML's default): Feast's SQLite reader is not meant for several, and
-# pandas holds the interpreter lock anyway. More cores are used by more workers.
-@bentoml.service(threads=1, traffic={"timeout": 30}, logging={"access": {"enabled": False}})
+@bentoml.service(traffic={"timeout": 30}, logging={"access": {"enabled": False}})
 class FraudService:
     """Score card transactions as of their own time, with the registry's current champion."""
 
     def __init__(self) -> None:
         # Imported here because BentoML's supervising process imports this module too, and needs
         # neither Feast nor MLflow.
-        from features.store import get_stamp_file, open_feature_store, read_online_features
         from training.artefact import load_artefact
         from training.registry import get_champion
 
         config = read_settings()
+        serving = config.serving
         _hush_bad_requests()
-        store = OnlineFeatures(
-            open_store=lambda: open_feature_store(config.runs),
-            read=read_online_features,
-            stamp_file=get_stamp_file(config.runs),
-        )
-        self.max_batch_rows = config.serving.max_batch_rows
-        self.extra = list_extra_columns(store.feature_set, contract=TRANSACTION_COLUMNS)
+        _hush_uvicorn()
+        self.store: OnlineStore = open_fraud_store(config)
+        feature_set = self.store.feature_set
+        self.max_batch_rows, self.max_body_bytes = serving.max_batch_rows, serving.max_body_bytes
+        self.extra = list_extra_columns(feature_set, contract=TRANSACTION_COLUMNS)
+        self.metrics = LaneMetrics()
         self.log = PredictionLog(
             get_prediction_folder(config.runs),
-            feature_set=store.feature_set,
-            flush_seconds=config.serving.log_flush_seconds,
-            max_pending=config.serving.log_queue_rows,
+            feature_set=feature_set,
+            flush_seconds=serving.log_flush_seconds,
+            max_pending=serving.log_queue_rows,
         )
         self.scorer = Scorer(
-            read_features=store.read,
-            feature_set=store.feature_set,
+            store=self.store,
+            feature_set=feature_set,
             record=self.log.append,
-            probe=build_transactions([PROBE], extra=self.extra),
+            metrics=self.metrics,
+            max_waiting_rows=serving.max_waiting_rows,
         )
         self.watcher = ChampionWatcher(
             find_champion=lambda: get_champion(config.runs),
             load_artefact=load_artefact,
-            feature_set=store.feature_set,
             accept=self.scorer.replace_champion,
-            poll_seconds=config.serving.model_poll_seconds,
+            poll_seconds=serving.model_poll_seconds,
         )
         self.watcher.start()
 
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Warm up inside the event loop that will serve."""
+        self._publishing = asyncio.create_task(self._publish_repeatedly())
+        await self.scorer.check_ready()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
+
     @bentoml.api(route="/predict", output_spec=Prediction)
-    def predict(self, request: PredictInput, /) -> Prediction | JSONResponse:
+    async def predict(self, request: PredictInput, /) -> Prediction | JSONResponse:
         """Score one transaction."""
         check_extra(request.transaction, field=("transaction",), extra=self.extra)
         try:
-            return self._score([request.transaction], explain=request.explain)[0]
-        except NoModelError as error:
+            return (await self._score([request.transaction], explain=request.explain))[0]
+        except (NoModelError, OverloadedError) as error:
             return _answer_unready(error)
 
     @bentoml.api(route="/predict_batch", output_spec=PredictBatchResponse)
-    def predict_batch(self, request: PredictBatchInput, /) -> PredictBatchResponse | JSONResponse:
+    async def predict_batch(
+        self, request: PredictBatchInput, /
+    ) -> PredictBatchResponse | JSONResponse:
         """Score several transactions with one model, each as of its own time."""
         rows = len(request.transactions)
         if rows > self.max_batch_rows:
@@ -144,40 +155,63 @@ class FraudService:
         for position, transaction in enumerate(request.transactions):
             check_extra(transaction, field=("transactions", position), extra=self.extra)
         try:
-            predictions = self._score(request.transactions, explain=request.explain)
-        except NoModelError as error:
+            predictions = await self._score(request.transactions, explain=request.explain)
+        except (NoModelError, OverloadedError) as error:
             return _answer_unready(error)
         return PredictBatchResponse(predictions=predictions)
 
-    def _score(self, messages: list[Transaction], *, explain: bool) -> list[Prediction]:
-        transactions = build_transactions(messages, extra=self.extra)
-        return [_to_message(answer) for answer in self.scorer.score(transactions, explain=explain)]
+    async def _score(self, messages: list[Transaction], *, explain: bool) -> list[Prediction]:
+        answers = await self.scorer.score(messages, explain=explain)
+        return [_to_message(answer) for answer in answers]
 
-    def __is_ready__(self) -> bool:
+    async def __is_ready__(self) -> bool:
         """Tell BentoML's ``/readyz``: has a model been loaded, and has the store answered once?"""
-        return self.scorer.is_ready()
+        return await self.scorer.check_ready()
 
     def describe(self) -> dict[str, Any]:
         """Say which model answers, what was refused, and how the store and the log are doing."""
         watcher, champion, log = self.watcher, self.scorer.champion, self.log.counts
         return {
-            "ready": self.scorer.is_ready(),
+            "ready": champion is not None,
             "model_version": champion.version if champion else None,
             "model_kind": champion.artefact.spec.kind if champion else None,
             "model_versions_served": self.scorer.versions_served,
             "refused": watcher.refused._asdict() if watcher.refused else None,
             "registry_error": watcher.registry_error,
-            "store_error": self.scorer.store_error,
+            "store_error": self.store.error,
+            "breaker": self.store.breaker.state.name.lower(),
             "transactions": self.scorer.counts._asdict(),
             "prediction_log": log._asdict(),
             "worker": os.getpid(),
         }
 
+    async def _publish_repeatedly(self) -> None:
+        """Keep ``/metrics`` fresh."""
+        while True:
+            await asyncio.sleep(PUBLISH_SECONDS)
+            self._publish()
+
+    def _publish(self) -> None:
+        breaker, champion = self.store.breaker, self.scorer.champion
+        self.metrics.set_log(**self.log.counts._asdict())
+        self.metrics.set_breaker(
+            "online_store",
+            state=int(breaker.state),
+            num_opened=breaker.num_entered[BreakerState.OPEN],
+        )
+        if champion is not None:
+            self.metrics.set_model(champion.version)
+        self.metrics.publish()
+
     @bentoml.on_shutdown
-    def close(self) -> None:
-        """Stop watching and write the last records."""
-        self.watcher.close()
-        self.log.close()
+    async def close(self) -> None:
+        """Answer what was accepted, then write the last records."""
+        await self.scorer.drain()
+        self._publishing.cancel()
+        self._publish()
+        await asyncio.to_thread(self.watcher.close)
+        await asyncio.to_thread(self.log.close)
+        self.store.close()
 
 
 async def _get_model(_: Request) -> JSONResponse:
@@ -185,7 +219,24 @@ async def _get_model(_: Request) -> JSONResponse:
     return JSONResponse(service.describe())
 
 
+def _find_lane() -> Lane | None:
+    try:
+        return cast("Lane", bentoml.get_current_service())
+    except bentoml.exceptions.BentoMLException:
+        return None
+
+
+class _LanedService(type(FraudService)):  # type: ignore[misc]
+    """A BentoML service whose application answers the fast lane's routes itself."""
+
+    __slots__ = ()
+
+    def to_asgi(self, is_main: bool = True) -> FastLane:
+        return FastLane(super().to_asgi(is_main), _find_lane)
+
+
 _service = cast("Any", FraudService)  # the decorator made it a bentoml.Service
+_service.__class__ = _LanedService
 _service.mount_asgi_app(Starlette(routes=[Route("/model", _get_model)]), name="model")
 _service.add_asgi_middleware(
     BodyLimitMiddleware, read_limit=lambda: read_settings().serving.max_body_bytes
@@ -193,20 +244,22 @@ _service.add_asgi_middleware(
 
 
 def _to_message(answer: Answer) -> Prediction:
-    reasons = answer.reasons
     return Prediction(
         transaction_id=answer.transaction_id,
         score=answer.score,
         decision=answer.decision,
         model_version=answer.model_version,
         reasons=None
-        if reasons is None
-        else [Reason(feature=name, contribution=value) for name, value in reasons],
+        if answer.reasons is None
+        else [
+            Reason(feature=reason.feature, contribution=reason.contribution)
+            for reason in answer.reasons
+        ],
         degraded_reason=answer.degraded_reason,
     )
 
 
-def _answer_unready(error: NoModelError) -> JSONResponse:
+def _answer_unready(error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, status_code=503, headers={"Retry-After": "1"})
 
 
@@ -217,3 +270,10 @@ def _hush_bad_requests() -> None:
         return not (record.exc_info and isinstance(record.exc_info[1], ValidationError))
 
     logging.getLogger("bentoml._internal.server.http_app").addFilter(is_ours)
+
+
+def _hush_uvicorn() -> None:
+    """Have uvicorn skip its access log, which it would write for each request and then drop."""
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False

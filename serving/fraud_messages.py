@@ -7,12 +7,10 @@ A message that does not fit is refused with the path of each wrong field, and ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
-import numpy as np
-import pandas as pd
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -25,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from data.fraud_columns import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT, TRANSACTION_COLUMNS
+from data.fraud_columns import EARLIEST_TIME, LATEST_TIME, MAX_AMOUNT
 from serving.prediction_log import Decision
 
 MAX_REPORTED_ERRORS = 20
@@ -177,30 +175,3 @@ def check_extra(
         if value is not None and isinstance(value, str) != extra[name]:
             kind = "string" if extra[name] else "number"
             raise refuse((*field, "extra", name), f"Input should be a valid {kind}")
-
-
-def build_transactions(
-    messages: Sequence[Transaction], *, extra: Mapping[str, bool]
-) -> pd.DataFrame:
-    """Make the frame that the feature store and the scorer read.
-
-    Args:
-        messages: Transactions in any order.
-        extra: The pass-through columns to add: name -> is it categorical.
-
-    Returns:
-        One row per message in the same order: every column of the contract (``event_time`` as
-        ``datetime64[us, UTC]``, absent text as None, absent numbers as NaN), then ``extra``'s.
-    """
-    columns: dict[str, object] = {}
-    for name in TRANSACTION_COLUMNS:
-        columns[name] = [getattr(message, name) for message in messages]
-    times = [message.event_time.replace(tzinfo=None) for message in messages]
-    columns["event_time"] = pd.DatetimeIndex(np.array(times, dtype="datetime64[us]"), tz="UTC")
-    for name in extra:
-        columns[name] = [message.extra.get(name) for message in messages]
-    numbers = {"amount", "latitude", "longitude", *(name for name in extra if not extra[name])}
-    for name in columns.keys() - {"event_time"}:
-        # Whole columns of known type: letting pandas infer and cast costs a millisecond a request.
-        columns[name] = np.array(columns[name], dtype=np.float64 if name in numbers else object)
-    return pd.DataFrame(columns)

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 from serving.bulk_histogram import BulkHistogram
 
 ROUTES = ("score", "score_batch")
-OUTCOMES = ("ok", "degraded", "shed", "invalid", "too_large", "no_model")
+OUTCOMES = ("ok", "degraded", "shed", "invalid", "too_large", "no_model", "failed")
 STAGES = ("decode", "store", "features", "model", "record", "encode")
 
 REQUEST_BOUNDS = (

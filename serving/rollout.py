@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.fraud_selection import FeatureSet
-from serving.scorer import Champion
-
 if TYPE_CHECKING:
     from training.artefact import Artefact
 
@@ -40,8 +37,7 @@ class ChampionWatcher:
     Args:
         find_champion: Asks the registry: ``(version, artefact folder)``.
         load_artefact: Loads and checks a folder; raises if anything about it is wrong.
-        feature_set: What the store can give; a model that wants more is refused.
-        accept: Puts a checked champion in place.
+        accept: Puts a checked model in place; raises if it cannot be used here.
         poll_seconds: How often to ask.
     """
 
@@ -50,13 +46,11 @@ class ChampionWatcher:
         *,
         find_champion: Callable[[], tuple[str, Path]],
         load_artefact: Callable[[Path], Artefact],
-        feature_set: FeatureSet,
-        accept: Callable[[Champion], None],
+        accept: Callable[[str, Artefact], None],
         poll_seconds: float,
     ) -> None:
         self.find_champion = find_champion
         self.load_artefact = load_artefact
-        self.feature_set = feature_set
         self.accept = accept
         self.poll_seconds = poll_seconds
         self.version: str | None = None
@@ -92,19 +86,12 @@ class ChampionWatcher:
         if is_refused and time.monotonic() < self.retry_at:
             return
         try:
-            self.accept(self._load(version, folder))
+            self.accept(version, self.load_artefact(folder))
         except Exception as error:  # noqa: BLE001 - any failure means: refuse this artefact
             self._refuse(Refusal(version, _in_one_line(error)))
             return
         logger.info("model %s replaces model %s", version, self.version)
         self.version, self.refused = version, None
-
-    def _load(self, version: str, folder: Path) -> Champion:
-        artefact = self.load_artefact(folder)
-        unknown = set(artefact.features) - set(self.feature_set.names)
-        if unknown:
-            raise ValueError(f"it needs features the store lacks: {', '.join(sorted(unknown))}")
-        return Champion(version, artefact)
 
     def _refuse(self, refusal: Refusal) -> None:
         if refusal != self.refused:

@@ -1,229 +1,374 @@
-"""Transactions become scores, decisions and prediction records: online features, then the model.
+"""Transactions become scores, decisions and prediction records, many requests in one batch.
 
-Invariants: every row of one call is answered by one model, whatever is promoted meanwhile; a
-store that fails costs the history, never the answer, and the answer says so.
+All requests that arrive in one turn of the event loop are scored together: one round trip to the
+online store, one call of the compiled features, one of the model, one record. Both lanes of the
+service use the same scorer.
+
+Invariants: every row of one call is answered by one model, whatever is promoted meanwhile. A store
+that fails costs history, never the answer, and the answer says so. More waiting rows than
+``max_waiting_rows`` are refused at once, so that those accepted are answered in time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 
-from features.fraud import derive
-from features.fraud_history import to_microseconds
 from features.fraud_selection import FeatureSet
+from features.row_requests import RowRequests, build_row_requests
+from features.row_requests import Transaction as FeatureTransaction
+from features.row_states import compute_features
+from serving.lane_metrics import LaneMetrics
+from serving.online_store import OnlineStore, StoreAnswer
 from serving.prediction_log import Decision, ScoredBatch
+from serving.row_matrix import NEEDS_HISTORY, FeatureLayout, FeatureRows, HasColumns, ModelInput
+from serving.score_messages import Answer, Reason, make_probe
 
 if TYPE_CHECKING:
     from training.artefact import Artefact
+    from training.encoding import Floats
 
 logger = logging.getLogger("bentoml.throughline")
 
-STORE_UNAVAILABLE = "online store unavailable"
+STALE = "online store unavailable: last known history"
+REQUEST_ONLY = "online store unavailable: model of the request alone"
+RULE = "online store unavailable: rule on the amount"
 NUM_REASONS = 5
+BATCH_ROWS = 256
+"""Rows scored in one go at most: about 5 ms during which nothing else is done."""
 
 
 class NoModelError(RuntimeError):
     """No champion has been loaded yet."""
 
 
+class OverloadedError(RuntimeError):
+    """More rows wait than can be answered in time."""
+
+
+class Scorable(FeatureTransaction, HasColumns, Protocol):
+    """A transaction of either lane."""
+
+    @property
+    def transaction_id(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Champion:
-    """A loaded model and the registry's name for it."""
+    """A loaded model, the registry's name for it, and how it reads features."""
 
     version: str
     artefact: Artefact
-
-
-class Answer(NamedTuple):
-    """What one transaction is answered; ``reasons`` is None unless they were asked for."""
-
-    transaction_id: str
-    score: float
-    decision: Decision
-    model_version: str
-    reasons: list[tuple[str, float]] | None
-    degraded_reason: str | None
+    model_input: ModelInput
 
 
 class ScoreCounts(NamedTuple):
-    """Transactions answered since the process started, and how many of them without history."""
+    """Transactions answered since the process started, and how many of them without the store."""
 
     scored: int
     degraded: int
 
 
-class Scorer:
-    """Score transactions with the current champion.
+@dataclass(frozen=True)
+class _Waiting:
+    """A request that the next batch answers."""
 
-    One thread scores at a time (the caller's promise); ``champion`` may be replaced by another.
+    transactions: Sequence[Scorable]
+    future: asyncio.Future[list[Answer]]
+    received: float
+
+
+class Scorer:
+    """Score transactions with the current champion; used in one event loop.
 
     Args:
-        read_features: Transactions -> their online features, same order (``features.store``).
+        store: The online store.
         feature_set: The features the store holds.
         record: Takes each scored batch for the prediction log; must not block.
-        probe: A made-up transaction, to ask the store and the model whether they answer.
+        metrics: Told what happens.
+        max_waiting_rows: Accepted and not yet answered, at most.
     """
 
     def __init__(
         self,
         *,
-        read_features: Callable[[pd.DataFrame], pd.DataFrame],
+        store: OnlineStore,
         feature_set: FeatureSet,
         record: Callable[[ScoredBatch], None],
-        probe: pd.DataFrame,
+        metrics: LaneMetrics,
+        max_waiting_rows: int,
     ) -> None:
-        self.read_features = read_features
+        self.store = store
         self.feature_set = feature_set
-        self.record = record
-        self.probe = probe
+        self.metrics = metrics
+        self.max_waiting_rows = max_waiting_rows
         self.champion: Champion | None = None
         self.versions_served: list[str] = []
         self.counts = ScoreCounts(0, 0)
-        self.store_error: str | None = None
+        self._record = record
+        self._layout = FeatureLayout(feature_set)
+        self._waiting: list[_Waiting] = []
+        self._num_waiting_rows = 0
+        self._is_flush_due = False
+        self._batches: set[asyncio.Task[None]] = set()
         self._has_answered = False
 
-    def replace_champion(self, champion: Champion) -> None:
-        """Let ``champion`` answer every call that starts from now on."""
-        self.versions_served = [*self.versions_served, champion.version]
+    def replace_champion(self, version: str, artefact: Artefact) -> None:
+        """Let another model answer every batch that starts from now on.
+
+        Raises:
+            ValueError: If it needs features that the store lacks.
+        """
+        champion = Champion(version, artefact, ModelInput(artefact.spec.encoding, self.feature_set))
+        self.versions_served = [*self.versions_served, version]
         self.champion = champion
 
-    def is_ready(self) -> bool:
+    async def check_ready(self) -> bool:
         """Tell whether a model is loaded and the store has answered, asking it until it has.
 
         A store that fails later does not make the scorer unready: it still answers, degraded.
         """
-        champion = self.champion
-        if champion is not None and not self._has_answered:
-            features, degraded_reason = self._read_features(self.probe)
-            champion.artefact.predict(features)
-            self._has_answered = degraded_reason is None
-        return champion is not None and self._has_answered
+        if self.champion is not None and not self._has_answered:
+            probe = [make_probe()]
+            requests = build_row_requests(probe)
+            found = await self.store.read(requests)
+            rows, _ = self._compute(found, requests, probe)
+            self.champion.artefact.predict_matrix(self.champion.model_input.encode(rows))
+            self._has_answered = found.ages == [0.0]
+        return self.champion is not None and self._has_answered
 
-    def score(self, transactions: pd.DataFrame, *, explain: bool = False) -> list[Answer]:
-        """Score transactions as of their own ``event_time`` and queue their records.
+    def submit(self, transactions: Sequence[Scorable]) -> asyncio.Future[list[Answer]]:
+        """Have transactions scored as of their own ``event_time`` by the next batch.
 
         Args:
-            transactions: The columns of the contract and of the extra features, one row per
-                transaction (see ``serving.fraud_messages.build_transactions``).
-            explain: Whether to say which features moved each score most.
+            transactions: At most ``BATCH_ROWS``; see ``score`` for more.
 
         Returns:
-            One answer per row, in the same order, all from the same model.
+            The answers to be, one per transaction in the same order.
 
         Raises:
             NoModelError: If there is no champion yet.
+            OverloadedError: If too many rows wait already.
         """
-        started = time.perf_counter()
-        champion = self.champion
-        if champion is None:
-            raise NoModelError("no model has been loaded yet")
-        features, degraded_reason = self._read_features(transactions)
-        scores = champion.artefact.predict(features)
-        assert np.all((scores >= 0) & (scores <= 1)), (
-            "a model gave something that is no probability"
-        )
-        decisions = champion.artefact.decide(scores, transactions["amount"].to_numpy())
-        latency_ms = (time.perf_counter() - started) * 1e3
         rows = len(transactions)
+        self._check_accepts(rows)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Answer]] = loop.create_future()
+        self._waiting.append(_Waiting(transactions, future, time.perf_counter()))
+        self._num_waiting_rows += rows
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            loop.call_soon(self._flush)
+        return future
+
+    async def score(
+        self, transactions: Sequence[Scorable], *, explain: bool = False
+    ) -> list[Answer]:
+        """Score any number of transactions with one model; see ``submit``.
+
+        Args:
+            transactions: In any order.
+            explain: Whether to say which features moved each score most.
+        """
+        if len(transactions) <= BATCH_ROWS and not explain:
+            return await self.submit(transactions)
+        champion = self._check_accepts(len(transactions))
+        self._num_waiting_rows += len(transactions)
+        answers: list[Answer] = []
+        try:
+            for start in range(0, len(transactions), BATCH_ROWS):
+                part = transactions[start : start + BATCH_ROWS]
+                received = np.full(len(part), time.perf_counter())
+                answers += await self._score(part, champion, received, explain=explain)
+        finally:
+            self._num_waiting_rows -= len(transactions)
+        return answers
+
+    async def drain(self) -> None:
+        """Answer what has been accepted."""
+        while self._batches or self._waiting:
+            await asyncio.sleep(0.005)
+
+    def _check_accepts(self, rows: int) -> Champion:
+        if self.champion is None:
+            raise NoModelError("no model has been loaded yet")
+        if self._num_waiting_rows and self._num_waiting_rows + rows > self.max_waiting_rows:
+            raise OverloadedError(f"{self._num_waiting_rows} transactions wait already")
+        return self.champion
+
+    def _flush(self) -> None:
+        """Start batches of all that waits."""
+        self._is_flush_due = False
+        waiting, self._waiting = self._waiting, []
+        for group in _group(waiting):
+            task = asyncio.get_running_loop().create_task(self._answer(group))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    async def _answer(self, group: Sequence[_Waiting]) -> None:
+        """Score one batch and hand each request its part."""
+        transactions = [row for waiting in group for row in waiting.transactions]
+        received = np.array([w.received for w in group for _ in w.transactions])
+        assert self.champion is not None
+        try:
+            answers = await self._score(transactions, self.champion, received)
+        except Exception as error:
+            logger.exception("a batch of %d transactions failed", len(transactions))
+            for waiting in group:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
+        else:
+            start = 0
+            for waiting in group:
+                end = start + len(waiting.transactions)
+                if not waiting.future.done():  # the client may have gone
+                    waiting.future.set_result(answers[start:end])
+                start = end
+        finally:
+            self._num_waiting_rows -= len(transactions)
+
+    async def _score(
+        self,
+        transactions: Sequence[Scorable],
+        champion: Champion,
+        received: Floats,
+        *,
+        explain: bool = False,
+    ) -> list[Answer]:
+        """Score a batch: store, features, model, decision, record."""
+        clock = time.perf_counter
+        requests = build_row_requests(transactions)
+        started = clock()
+        found = await self.store.read(requests)
+        has_states = clock()
+        rows, degraded = self._compute(found, requests, transactions)
+        has_features = clock()
+        matrix = champion.model_input.encode(rows)
+        scores, decisions = _predict(champion.artefact, matrix, requests, degraded)
+        has_scores = clock()
         batch = ScoredBatch(
-            prediction_time_us=time.time_ns() // 1_000,
+            prediction_time_us=time.time_ns() // 1000,
             model_version=champion.version,
             arm="champion",
-            transaction_ids=transactions["transaction_id"].tolist(),
-            event_times_us=to_microseconds(transactions["event_time"]),
-            amounts=transactions["amount"].to_numpy(np.float64),
-            features=features[list(self.feature_set.numeric)].to_numpy(np.float64),
-            categories=[
-                features[name].astype(object).where(features[name].notna(), None).tolist()
-                for name in self.feature_set.categorical
-            ],
+            transaction_ids=[row.transaction_id for row in transactions],
+            event_times_us=requests.integers[:, 0],
+            amounts=requests.floats[:, 0],
+            features=rows.numbers,
+            categories=rows.categories,
             scores=scores,
-            decisions=[cast("Decision", str(decision)) for decision in decisions],
-            degraded_reasons=[degraded_reason] * rows,
-            latency_ms=np.full(rows, latency_ms),
+            decisions=decisions,
+            degraded_reasons=degraded,
+            latency_ms=(has_scores - received) * 1e3,
         )
-        self.record(batch)
-        self._count(rows, is_degraded=degraded_reason is not None)
-        reasons = champion.artefact.explain(features, top=NUM_REASONS) if explain else None
+        self._record(batch)
+        recorded = clock()
+        metrics = self.metrics
+        metrics.observe_batch(len(transactions))
+        metrics.observe_stage("store", has_states - started)
+        metrics.observe_stage("features", has_features - has_states)
+        metrics.observe_stage("model", has_scores - has_features)
+        metrics.observe_stage("record", recorded - has_scores)
+        self._count(found, degraded)
+        reasons = champion.artefact.explain_matrix(matrix, top=NUM_REASONS) if explain else None
         return _make_answers(batch, reasons)
 
-    def _read_features(self, transactions: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
-        """Read online features; without a store, make do with what the request itself says."""
-        try:
-            features = self.read_features(transactions)
-        except Exception as error:  # noqa: BLE001 - a store fails in ways of its own; all cost history only
-            if self.store_error is None:
-                logger.warning("online store failed, answering without history: %r", error)
-            self.store_error = repr(error)
-            return build_request_features(transactions, feature_set=self.feature_set), (
-                STORE_UNAVAILABLE
-            )
-        if self.store_error is not None:
-            logger.warning("online store answers again")
-        self.store_error = None
-        return features, None
+    def _compute(
+        self, found: StoreAnswer, requests: RowRequests, transactions: Sequence[Scorable]
+    ) -> tuple[FeatureRows, list[str | None]]:
+        """Compute features; without history, those that need none."""
+        computed, _ = compute_features(found.states, requests)
+        degraded: list[str | None] = [None] * len(requests)
+        for row, age in enumerate(found.ages):
+            if age is None:
+                computed[row, NEEDS_HISTORY] = np.nan
+                degraded[row] = REQUEST_ONLY
+            elif age:
+                degraded[row] = STALE
+        return self._layout.arrange(computed, transactions), degraded
 
-    def _count(self, rows: int, *, is_degraded: bool) -> None:
-        scored, degraded = self.counts
-        self.counts = ScoreCounts(scored + rows, degraded + rows * is_degraded)
+    def _count(self, found: StoreAnswer, degraded: Sequence[str | None]) -> None:
+        num_degraded = len(degraded) - degraded.count(None)
+        scored, before = self.counts
+        self.counts = ScoreCounts(scored + len(degraded), before + num_degraded)
+        if num_degraded:
+            for reason in (STALE, REQUEST_ONLY, RULE):
+                self.metrics.count_degraded(reason, degraded.count(reason))
+            self.metrics.observe_feature_ages([age for age in found.ages if age])
+
+
+def _predict(
+    artefact: Artefact, matrix: Floats, requests: RowRequests, degraded: list[str | None]
+) -> tuple[Floats, list[Decision]]:
+    """Score and decide; rows without history by the model made for them, or the rule."""
+    amounts = requests.floats[:, 0]
+    scores = artefact.predict_matrix(matrix)
+    decisions = artefact.decide(scores, amounts).tolist()
+    if REQUEST_ONLY in degraded:
+        without = np.array([reason == REQUEST_ONLY for reason in degraded])
+        reason, these, say = _predict_without_history(artefact, matrix[without], amounts[without])
+        scores[without] = these
+        for row, decision in zip(np.flatnonzero(without).tolist(), say, strict=True):
+            decisions[row], degraded[row] = decision, reason
+    assert np.all((scores >= 0) & (scores <= 1)), "a model gave something that is no probability"
+    return scores, decisions
+
+
+def _predict_without_history(
+    artefact: Artefact, matrix: Floats, amounts: Floats
+) -> tuple[str, Floats, list[Decision]]:
+    """Score rows whose history is not known.
+
+    Returns:
+        What answered, the scores and the decisions.
+    """
+    if getattr(artefact, "request_model", None) is not None:
+        scores = artefact.predict_request(matrix)
+        return REQUEST_ONLY, scores, artefact.decide_request(scores, amounts).tolist()
+    if getattr(artefact, "rule", None) is not None:
+        return RULE, artefact.rule.scores(amounts), artefact.rule.decide(amounts).tolist()
+    scores = artefact.predict_matrix(matrix)  # an artefact of before: the model with gaps
+    return REQUEST_ONLY, scores, artefact.decide(scores, amounts).tolist()
+
+
+def _group(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Split what waits into batches of at most ``BATCH_ROWS`` rows, never a request in two."""
+    group: list[_Waiting] = []
+    rows = 0
+    for request in waiting:
+        if group and rows + len(request.transactions) > BATCH_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(request)
+        rows += len(request.transactions)
+    yield group
 
 
 def _make_answers(
     batch: ScoredBatch, reasons: list[list[tuple[str, float]]] | None
 ) -> list[Answer]:
-    return [
-        Answer(
-            transaction_id=transaction_id,
-            score=score,
-            decision=batch.decisions[row],
-            model_version=batch.model_version,
-            reasons=None if reasons is None else reasons[row],
-            degraded_reason=batch.degraded_reasons[row],
-        )
-        for row, (transaction_id, score) in enumerate(
-            zip(batch.transaction_ids, batch.scores.tolist(), strict=True)
+    columns = (batch.transaction_ids, batch.scores.tolist(), batch.decisions)
+    version = batch.model_version
+    answers = [
+        Answer(transaction_id, score, decision, version, degraded_reason)
+        for transaction_id, score, decision, degraded_reason in zip(
+            *columns, batch.degraded_reasons, strict=True
         )
     ]
-
-
-def build_request_features(transactions: pd.DataFrame, *, feature_set: FeatureSet) -> pd.DataFrame:
-    """Compute the features that need no history; all others are missing.
-
-    Args:
-        transactions: At least ``amount`` and ``event_time``; categorical and extra columns pass
-            through where they are there.
-        feature_set: Which features to give, in which order.
-
-    Returns:
-        ``transaction_id``, ``event_time`` and one column per feature: NaN (None for categorical
-        ones) where only a store would know.
-    """
-    request = derive(
-        {
-            "amount": transactions["amount"].to_numpy(np.float64),
-            "event_time_us": to_microseconds(transactions["event_time"]),
-        }
-    )
-    columns: dict[str, object] = {
-        name: transactions[name].array for name in ("transaction_id", "event_time")
-    }
-    missing = np.full(len(transactions), np.nan)
-    for name in feature_set.names:
-        if name in request:
-            columns[name] = request[name]
-        elif name in transactions.columns:
-            columns[name] = transactions[name].array
-        else:
-            is_text = name in feature_set.categorical
-            columns[name] = np.full(len(transactions), None) if is_text else missing
-    return pd.DataFrame(columns)
+    if reasons is None:
+        return answers
+    return [
+        Answer(
+            *(getattr(answer, name) for name in Answer.__struct_fields__[:-1]),
+            [Reason(name, value) for name, value in row],
+        )
+        for answer, row in zip(answers, reasons, strict=True)
+    ]
 
 
 def list_extra_columns(feature_set: FeatureSet, *, contract: tuple[str, ...]) -> dict[str, bool]:

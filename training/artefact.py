@@ -89,7 +89,10 @@ class Artefact:
             For each row ``(feature, contribution)``, largest first; a contribution is in log-odds
             before calibration, positive towards fraud.
         """
-        matrix = encode_features(features, encoding=self.spec.encoding)
+        return self.explain_matrix(encode_features(features, encoding=self.spec.encoding), top=top)
+
+    def explain_matrix(self, matrix: Floats, *, top: int) -> list[list[tuple[str, float]]]:
+        """Explain raw model columns ``(rows, features)``; see ``explain``."""
         return [
             [(self.features[i], float(row[i])) for i in np.argsort(-np.abs(row))[:top]]
             for row in self.scorer.contributions(matrix)

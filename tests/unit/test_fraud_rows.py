@@ -161,9 +161,7 @@ def test_a_state_with_tiles_is_marked():
     asked = RowRequests(
         ["c"], [None], [None], [None], np.array([[NOW, 0, 0, 0, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
-    _, marks = compute_features(
-        RowStates([pack(events[1:], tiles)], [None], places, words), asked
-    )
+    _, marks = compute_features(RowStates([pack(events[1:], tiles)], [None], places, words), asked)
     assert marks.tolist() == [TILED]
     assert UNREADABLE != TILED
     assert compile_kernel() is compile_kernel()

@@ -1,0 +1,158 @@
+"""Two routes answered before BentoML's middleware: ``/v1/score`` and ``/v1/score_batch``.
+
+BentoML's own path costs a tracing span, a timer and a schema inspection per request; a service of
+one small JSON message has use for none of them. Everything else passes on to BentoML, in the same
+process and on the same port. Bodies are bounded and must be JSON; an answer is 200, a client error
+or 503 with ``Retry-After``, and never a stack trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from serving.lane_metrics import LaneMetrics
+from serving.score_messages import (
+    AnswerBatch,
+    RequestError,
+    encode,
+    read_transaction,
+    read_transactions,
+)
+from serving.scorer import NoModelError, OverloadedError, Scorer
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger("bentoml.throughline")
+
+ROUTES = {"/v1/score": "score", "/v1/score_batch": "score_batch"}
+RETRY_AFTER_SECONDS = b"1"
+
+
+class Lane(Protocol):
+    """The part of a service that the fast lane needs."""
+
+    scorer: Scorer
+    metrics: LaneMetrics
+    extra: Mapping[str, bool]
+    max_batch_rows: int
+    max_body_bytes: int
+
+
+class FastLane:
+    """An ASGI application around BentoML's.
+
+    Args:
+        app: BentoML's.
+        find_lane: Gives the service once it was made; ``None`` before.
+    """
+
+    def __init__(self, app: ASGIApp, find_lane: Callable[[], Lane | None]) -> None:
+        self._app = app
+        self._find_lane = find_lane
+        self._lane: Lane | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the lane's routes, and pass everything else on."""
+        route = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await _refuse(send, 405, "use POST", (b"allow", b"POST"))
+            return
+        lane = self._lane = self._lane or self._find_lane()
+        if lane is None:
+            await _refuse_for_now(send, "the service is starting")
+            return
+        await self._answer(lane, route, scope, receive, send)
+
+    async def _answer(
+        self, lane: Lane, route: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Read, score, answer; whatever goes wrong becomes a status and one line."""
+        metrics = lane.metrics
+        body = await self._read_body(lane, scope, receive, send)
+        if body is None:
+            metrics.count_request(route, "too_large")
+            return
+        received = time.perf_counter()
+        try:
+            if route == "score":
+                transaction = read_transaction(body, extra=lane.extra)
+                (answer,) = await lane.scorer.submit((transaction,))
+                degraded = answer.degraded_reason is not None
+                content = encode(answer)
+            else:
+                transactions = read_transactions(
+                    body, extra=lane.extra, max_rows=lane.max_batch_rows
+                )
+                answers = await lane.scorer.score(transactions)
+                degraded = any(answer.degraded_reason is not None for answer in answers)
+                content = encode(AnswerBatch(answers))
+        except RequestError as error:
+            metrics.count_request(route, "invalid")
+            await _refuse(send, 400, str(error))
+        except OverloadedError as error:
+            metrics.count_request(route, "shed")
+            await _refuse_for_now(send, f"overloaded: {error}")
+        except NoModelError as error:
+            metrics.count_request(route, "no_model")
+            await _refuse_for_now(send, str(error))
+        except Exception:
+            logger.exception("a request failed")
+            metrics.count_request(route, "failed")
+            await _refuse_for_now(send, "the service failed; its log says why")
+        else:
+            metrics.count_request(route, "degraded" if degraded else "ok")
+            await _send(send, 200, content)
+            metrics.observe_latencies((time.perf_counter() - received,))
+
+    async def _read_body(
+        self, lane: Lane, scope: Scope, receive: Receive, send: Send
+    ) -> bytes | None:
+        """Gather the body; ``None`` if it was refused."""
+        for name, value in scope["headers"]:
+            if name == b"content-type" and not value.startswith(b"application/json"):
+                await _refuse(send, 415, "Content-Type must be application/json")
+                return None
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body", False) and len(body) <= lane.max_body_bytes:
+            message = await receive()
+            body += message.get("body", b"")
+        if len(body) > lane.max_body_bytes:
+            await _refuse(
+                send,
+                413,
+                f"the body is too large; at most {lane.max_body_bytes} bytes are allowed",
+                (b"connection", b"close"),
+            )
+            return None
+        return body
+
+
+async def _send(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(content)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _refuse(send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
+    await _send(send, status, encode({"error": reason}), *headers)
+
+
+async def _refuse_for_now(send: Send, reason: str) -> None:
+    await _refuse(send, 503, reason, (b"retry-after", RETRY_AFTER_SECONDS))
