@@ -186,6 +186,53 @@ def bench_device(
     finish_bench(result, json=json)
 
 
+@app.command("serving")
+def bench_serving(
+    *,
+    config: Config = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the bench's own, reused.")] = Path(
+        "runs/bench-serving"
+    ),
+    settings: Set = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each measurement.")] = 8.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each service is measured.")] = 2,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Measure the steps from the textbook to ours instead.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Measure the service beside others of the same model, store and transactions.
+
+    In: nothing; a world is simulated, its features put into a Redis of the bench's own, a champion
+    trained, all of it kept for the next time. Out: for the textbook's service, MLflow's, our scorer
+    in BentoML's API and in FastAPI, bare uvicorn, and ours: requests a second at 64 connections,
+    latency, what a core is worth, errors, how far scores differ; ours also at 10,000 a second, open
+    loop. The best of the rounds counts. With --json, pictures (SVG) beside it.
+
+    Example: throughline bench serving --json runs/bench/serving.json
+
+    Example: throughline bench serving --ablate --json runs/bench/serving-steps.json
+
+    Next: throughline bench --help
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, {"runs": runs})
+    chosen = load_fraud_config(config or DEFAULT_FRAUD_CONFIG, changes=changes)
+    from serving.bench_serving import run_bench_serving
+    from training.fraud import run_train
+
+    result = run_bench_serving(
+        chosen,
+        train=lambda world: run_train(world, only="lightgbm"),
+        seconds=seconds,
+        rounds=rounds,
+        ablate=ablate,
+        picture=None if json is None else json.with_suffix(".svg"),
+    )
+    finish_bench(result, json=json)
+
+
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
     """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
     from configs.files import write_json

@@ -55,7 +55,7 @@ def run_serve(config: FraudConfig) -> dict[str, Any]:
             print(f"serving on {url} (see {url}/model and {url}/docs.json); Ctrl-C stops it")
             process.wait()
         finally:
-            _stop(process)
+            stop(process)
         raise ValueError(f"the service on {url} ended by itself; its last messages are above")
     return {
         "url": url,
@@ -93,7 +93,7 @@ def start_service(config: FraudConfig, *, port: int | None = None) -> Iterator[s
                 )
             yield url
         finally:
-            _stop(process)
+            stop(process)
 
 
 def get_service_folder(runs: Path) -> Path:
@@ -213,7 +213,7 @@ def _check_not_refused(state: dict[str, Any]) -> None:
         raise _refuse(refused["version"], refused["reason"])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the supervisor to end; then kill whatever is left of its group."""
     try:
         process.terminate()
