@@ -27,7 +27,7 @@ from features.store import (
     read_online_features,
 )
 from features.store_build import run_features
-from serving.loadtest import draw_messages
+from serving.load_messages import draw_messages
 from serving.peers import Request
 from serving.prediction_log import get_prediction_folder
 from training.artefact import load_artefact
