@@ -22,6 +22,7 @@ from serving.score_messages import (
     read_transactions,
 )
 from serving.scorer import NoModelError, OverloadedError, Scorer
+from serving.whole_response import send_json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -108,7 +109,7 @@ class FastLane:
             await _refuse_for_now(send, "the service failed; its log says why")
         else:
             metrics.count_request(route, "degraded" if degraded else "ok")
-            await _send(send, 200, content)
+            await send_json(send, 200, content)
             metrics.observe_latencies((time.perf_counter() - received,))
 
     async def _read_body(
@@ -135,23 +136,8 @@ class FastLane:
         return body
 
 
-async def _send(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(content)),
-                *headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": content})
-
-
 async def _refuse(send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
-    await _send(send, status, encode({"error": reason}), *headers)
+    await send_json(send, status, encode({"error": reason}), *headers)
 
 
 async def _refuse_for_now(send: Send, reason: str) -> None:
