@@ -14,6 +14,8 @@ TITLES = {
     "history": "Historical join through Feast",
     "stream": "The stream",
     "device": "CPU and GPU",
+    "serving": "The service beside others",
+    "serving-steps": "The steps to it",
 }
 """Names of the benches, each the name of its file too."""
 
@@ -49,4 +51,7 @@ def _build_tables(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _drop(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != key}
+    """Leave out what has a column already, and what is nested: that is for scripts."""
+    return {
+        name: value for name, value in row.items() if name != key and not isinstance(value, Mapping)
+    }

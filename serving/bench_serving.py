@@ -2,8 +2,8 @@
 
 A closed loop of ``CONNECTIONS`` finds what each service can do. The machine is noisy, and shared
 with the generator and Redis, so all are measured in rounds, one after another, and the best round
-counts for each. Ours is then asked at a fixed rate, open loop, and its latency is held to the promise.
-Before any of it, a service's scores are held against the champion's own.
+counts for each. Ours is then asked at a fixed rate, open loop, and its latency is
+held to the promise. Before any of it, a service's scores are held against the champion's own.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def run_bench_serving(
 
 
 def build_rows(peers: Sequence[Peer], measured: Mapping[str, Sequence[Measured]]) -> list[Row]:
-    """Make one row per service, of its best round."""
+    """Make one row per service, of its best round, and one of ours at ``RATE``."""
     best = {name: _pick_best(rounds) for name, rounds in measured.items() if rounds}
     rows = []
     for peer in peers:
@@ -137,7 +137,8 @@ def build_rows(peers: Sequence[Peer], measured: Mapping[str, Sequence[Measured]]
             for reference, key in ((TEXTBOOK, "ratio_to_textbook"), (UVICORN, "share_of_uvicorn")):
                 if reference in best:
                     row[key] = best[peer.name].closed.qps / best[reference].closed.qps
-        rows.append(row | ({"note": peer.note} if peer.note else {}))
+        rows.append(row)
+        rows += _describe_open(peer.name, measured[peer.name])
     return rows
 
 
@@ -197,26 +198,33 @@ def _pick_best(rounds: Sequence[Measured]) -> Measured:
 
 def _describe(best: Measured, rounds: Sequence[Measured]) -> Row:
     closed = best.closed
-    row: Row = {
-        "qps": closed.qps,
-        "qps_of_rounds": [one.closed.qps for one in rounds],
-        **{f"{name}_ms": _read_ms(closed, share) for name, share in PERCENTILES.items()},
-        "cores": best.cores,
+    return {
+        **_describe_load(closed),
         "qps_per_core": closed.qps / best.cores if best.cores else None,
-        "errors": sum(closed.errors.values()),
-        "shed": closed.shed,
-        "difference": best.difference,
+        "measured": {
+            "qps_of_rounds": [one.closed.qps for one in rounds],
+            "cores": best.cores,
+            "difference": best.difference,
+            "doubts": list(closed.why),
+        },
     }
+
+
+def _describe_open(name: str, rounds: Sequence[Measured]) -> list[Row]:
     runs = [one.open for one in rounds if one.open is not None]
-    if runs:
-        at_rate = min(runs, key=lambda run: _read_ms(run, 99.0))
-        row |= {
-            "qps_at_10000": at_rate.qps,
-            "p99_ms_at_10000": _read_ms(at_rate, 99.0),
-            "shed_at_10000": at_rate.shed,
-        }
-    doubts = [*closed.why, *(reason for run in runs for reason in run.why)]
-    return row | ({"doubt": "; ".join(doubts)} if doubts else {})
+    if not runs:
+        return []
+    best = min(runs, key=lambda run: (not _kept_up(run), _read_ms(run, 99.0)))
+    figures = {"p99_ms_of_rounds": [_read_ms(run, 99.0) for run in runs], "doubts": list(best.why)}
+    return [{"name": f"{name}, at {RATE:,}/s", **_describe_load(best), "measured": figures}]
+
+
+def _describe_load(run: LoadResult) -> Row:
+    return {
+        "qps": run.qps,
+        **{f"{name}_ms": _read_ms(run, share) for name, share in PERCENTILES.items()},
+        "errors": sum(run.errors.values()) + run.shed,
+    }
 
 
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99_9": 99.9}

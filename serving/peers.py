@@ -7,6 +7,7 @@ is held against the champion's own. Each is started alone and stopped with every
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,10 +28,10 @@ from serving.peer_scorer import BATCH_VARIABLE, CONFIG_VARIABLE
 from serving.peer_textbook import FAST_READER_VARIABLE
 from serving.server import SOURCE_FOLDER, find_free_port, get_service_folder, start_service, stop
 
-TEXTBOOK, UVICORN = "textbook", "uvicorn, constant answer"
+TEXTBOOK, UVICORN = "textbook: Feast SDK, pandas", "uvicorn, constant answer"
 OURS = "throughline"
 OURS_TWO = "throughline, 2 workers"
-BENTOML_TUNED = "logging.access.enabled=false", "metrics.enabled=false", "tracing.sample_rate=0"
+BENTOML_TUNED = "logging.access.enabled=false", "metrics.enabled=false", "tracing.sample_rate=0.0"
 
 ReadScore = Callable[[bytes], float]
 
@@ -73,7 +74,6 @@ class Peer:
         start: Runs it beside a block; yields its address.
         render: A request -> the body.
         read_score: An answer's body -> the score; raises where there is none.
-        note: What a reader must know to compare it.
     """
 
     name: str
@@ -81,7 +81,6 @@ class Peer:
     start: Callable[[PeerWorld, bytes], Any]
     render: Callable[[Request], bytes]
     read_score: ReadScore
-    note: str = ""
 
 
 class _Scored(msgspec.Struct):
@@ -139,18 +138,13 @@ class ScoreCheck:
 def list_peers() -> tuple[Peer, ...]:
     """List what is measured side by side, ours last."""
     return (
-        _bentoml(TEXTBOOK, "peer_textbook:TextbookService", note="BentoML, Feast SDK, pandas"),
+        _bentoml(TEXTBOOK, "peer_textbook:TextbookService"),
         _mlflow(),
-        _bentoml(
-            "our scorer in BentoML's API, tuned",
-            "peer_typed:TypedService",
-            options=BENTOML_TUNED,
-            note="access log, metrics, tracing off",
-        ),
+        _bentoml("our scorer, BentoML's API", "peer_typed:TypedService", options=BENTOML_TUNED),
         _uvicorn(
-            "our scorer in FastAPI", "serving.peer_fastapi:create_app", "--factory", path="/score"
+            "our scorer, FastAPI", "serving.peer_fastapi:create_app", "--factory", path="/score"
         ),
-        _uvicorn(UVICORN, "serving.peer_constant:answer", path="/v1/score", note="no work at all"),
+        _uvicorn(UVICORN, "serving.peer_constant:answer", path="/v1/score"),
         _ours(OURS, workers=1),
         _ours(OURS_TWO, workers=2),
     )
@@ -195,7 +189,6 @@ def _bentoml(
     *,
     options: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
-    note: str = "",
 ) -> Peer:
     _, _, class_name = service.partition(":")
     settings = [f"services.{class_name}.{option}" for option in options]
@@ -205,29 +198,29 @@ def _bentoml(
         "/score",
         lambda _, port: [*command, str(port)],
         environment={"BENTOML_CONFIG_OPTIONS": " ".join(settings), **(environment or {})},
-        note=note,
     )
 
 
-def _uvicorn(name: str, app: str, *arguments: str, path: str, note: str = "") -> Peer:
+def _uvicorn(name: str, app: str, *arguments: str, path: str) -> Peer:
     command = ["-m", "uvicorn", app, *arguments, "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--host", "127.0.0.1", "--port"]
-    return _process(name, path, lambda _, port: [*command, str(port)], note=note)
+    return _process(name, path, lambda _, port: [*command, str(port)])
 
 
 def _mlflow() -> Peer:
+    """Serve the champion as the registry holds it; it has no store and decides nothing."""
+
     def command(world: PeerWorld, port: int) -> list[str]:
         address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         model = ["--model-uri", str(world.model_folder), "--env-manager", "local"]
         return ["-m", "mlflow", "models", "serve", *model, *address]
 
     return _process(
-        "mlflow models serve",
+        "mlflow, features sent along",
         "/invocations",
         command,
         render=render_features,
         read_score=read_invocation,
-        note="has no store: is sent features, gives no decision",
     )
 
 
@@ -239,7 +232,6 @@ def _process(
     environment: Mapping[str, str] | None = None,
     render: Callable[[Request], bytes] = render_message,
     read_score: ReadScore = read_score,
-    note: str = "",
 ) -> Peer:
     @contextmanager
     def start(world: PeerWorld, body: bytes) -> Iterator[str]:
@@ -251,7 +243,7 @@ def _process(
             _wait_until_it_scores(process, f"{url}{path}", body, name=name, seconds=seconds)
             yield url
 
-    return Peer(name, path, start, render, read_score, note)
+    return Peer(name, path, start, render, read_score)
 
 
 @contextmanager
@@ -272,10 +264,11 @@ def _run(
         "BENTOML_DO_NOT_TRACK": "True",
         "OMP_WAIT_POLICY": "passive",
         "PYTHONPATH": str(SOURCE_FOLDER),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         **environment,
     }
     variables.pop("PROMETHEUS_MULTIPROC_DIR", None)  # another service's counts
-    with (folder / f"{name.replace(' ', '-').replace(',', '')}.log").open("w") as log:
+    with (folder / f"{re.sub('[^a-z]+', '-', name.lower())}.log").open("w") as log:
         process = subprocess.Popen(
             arguments,
             cwd=SOURCE_FOLDER,

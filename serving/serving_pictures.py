@@ -26,7 +26,7 @@ def plot_peers(rows: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         The SVG's text.
     """
-    measured = [row for row in rows if "qps" in row]
+    measured = [row for row in rows if "qps" in row and "/s" not in row["name"]]
     colours = [OUR_COLOUR if row["name"].startswith(OURS) else OTHER_COLOUR for row in measured]
     with rc_context(STYLE):
         figure, axes = _open_figure(len(measured))
