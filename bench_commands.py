@@ -165,7 +165,7 @@ def bench_device(
     """Score batches of every size on the CPU and on the GPU, and find where the GPU wins.
 
     In: the champion of a runs folder and its reference rows, or nothing: rows are invented, and
-    trees and a network fitted on them. Out: for LightGBM's C API, ONNX Runtime, torch on the CPU
+    trees and a network fitted on them. Out: for LightGBM, ONNX Runtime, torch on the CPU
     and torch on CUDA, microseconds per batch from the host's memory and back; the smallest batch
     that the GPU scores faster than any of them. With --json, a picture (SVG) beside it.
 

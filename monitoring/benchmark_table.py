@@ -14,40 +14,51 @@ TITLES = {
     "history": "Historical join through Feast",
     "stream": "The stream",
     "device": "CPU and GPU",
+}
+"""Names of the benches, each the name of its file too."""
+SERVING_TITLES = {
     "serving": "The service beside others",
     "serving-steps": "The steps to it",
 }
-"""Names of the benches, each the name of its file too."""
 
 
-def build_benchmark_tables(folder: Path) -> Iterator[str]:
+def build_benchmark_tables(folder: Path, *, titles: Mapping[str, str] = TITLES) -> Iterator[str]:
     """Yield the lines of every bench that was run.
 
     Args:
         folder: Holds ``<bench>.json`` as written by ``throughline bench <bench> --json``.
+        titles: Benches by the name of their file.
     """
-    for name, title in TITLES.items():
+    for name, title in titles.items():
         file = folder / f"{name}.json"
         if file.is_file():
-            yield from ("", f"## {title}", "", f"`throughline bench {name}`", "")
+            command = name.replace("-steps", " --ablate")
+            yield from ("", f"## {title}", "", f"`throughline bench {command}`", "")
             yield from _build_tables(read_json(file))
 
 
 def _build_tables(result: Mapping[str, Any]) -> Iterator[str]:
     yield from build_table({str(row["name"]): _drop(row, "name") for row in result["rows"]})
     yield ""
-    yield from build_table(
-        {
-            str(target["name"]).replace("_", " "): {
-                "value": target["value"],
-                "target": f"{'≥' if 'at_least' in target else '≤'} {target['target']:,g}",
-                "met": target["met"],
-            }
-            for target in result["targets"]
-        }
-    )
-    yield ""
+    if result.get("stages_us"):
+        yield from build_table({"µs of one request": result["stages_us"]})
+        yield ""
+    if result["targets"]:
+        yield from build_table({_name(target): _judge(target) for target in result["targets"]})
+        yield ""
     yield describe_run(result["environment"])
+
+
+def _name(target: Mapping[str, Any]) -> str:
+    return str(target["name"]).replace("_", " ")
+
+
+def _judge(target: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "value": target["value"],
+        "target": f"{'≥' if 'at_least' in target else '≤'} {target['target']:,g}",
+        "met": target["met"],
+    }
 
 
 def _drop(row: Mapping[str, Any], key: str) -> dict[str, Any]:

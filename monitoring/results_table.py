@@ -2,7 +2,7 @@
 
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
 where they were run, the handbook benchmark into docs/handbook.md and the benches into
-docs/benchmarks.md; it replaces what stands between two markers and nothing else.
+docs/benchmarks.md and docs/serving.md; it replaces what stands between two markers, nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.files import read_json, write_whole
 from configs.terminal import format_name, format_value
-from monitoring.benchmark_table import build_benchmark_tables
+from monitoring.benchmark_table import SERVING_TITLES, build_benchmark_tables
 from monitoring.handbook_table import build_handbook_tables
 from monitoring.report import format_score
 
@@ -120,6 +120,8 @@ def main() -> None:
             replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
         if benches.is_dir():
             replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
+            tables = build_benchmark_tables(benches, titles=SERVING_TITLES)
+            replace_marked(Path("docs/serving.md"), tables)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -7,7 +7,6 @@ as margins there: what a device copies to and fro is inside the time.
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from training.encoding import Floats
+from training.scorers import load_scorer
 
 Score = Callable[[Floats], Floats]
 
@@ -64,35 +64,13 @@ def _time_calls(score: Score, rows: Floats) -> float:
 
 
 def _open_lightgbm(content: bytes, threads: int) -> Score:
-    """Call LightGBM's C API, as a server would: its Python wrapper takes longer than one row.
-
-    Source: LightGBM C API, ``LGBM_BoosterPredictForMat``; data type 1 is float64, prediction type 1
-        the raw score.
-    """
+    """Score as the service does with one thread; with several, as LightGBM does by itself."""
+    if threads == 1:
+        return load_scorer("lightgbm", content).margins
     booster = lightgbm.Booster(model_str=content.decode())
-    library, handle = lightgbm.basic._LIB, booster._handle
-    parameters = f"num_threads={threads}".encode()
-    num_answers = ctypes.c_int64()
 
     def score(rows: Floats) -> Floats:
-        margins = np.empty(len(rows))
-        status = library.LGBM_BoosterPredictForMat(
-            handle,
-            rows.ctypes.data_as(ctypes.c_void_p),
-            ctypes.c_int(1),
-            ctypes.c_int32(rows.shape[0]),
-            ctypes.c_int32(rows.shape[1]),
-            ctypes.c_int(1),  # row by row
-            ctypes.c_int(1),
-            ctypes.c_int(0),
-            ctypes.c_int(-1),  # every tree
-            ctypes.c_char_p(parameters),
-            ctypes.byref(num_answers),
-            margins.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
-        )
-        assert booster is not None, "the handle is the booster's, which must live as long"
-        assert (status, num_answers.value) == (0, len(rows)), library.LGBM_GetLastError()
-        return margins
+        return np.asarray(booster.predict(rows, raw_score=True, num_threads=threads))
 
     return score
 

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 LABELS = {
-    "lightgbm": ("LightGBM, C API", "#2f855a"),
+    "lightgbm": ("LightGBM, CPU", "#2f855a"),
     "onnx_runtime": ("ONNX Runtime, CPU", "#dd6b20"),
     "torch_cpu": ("torch, CPU", "#8a8f98"),
     "torch_cuda": ("torch, CUDA", "#1f6feb"),

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from serving.peer_settings import ANSWER_VARIABLE
+
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
-
-ANSWER_VARIABLE = "THROUGHLINE_PEER_ANSWER"
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from serving.fraud_messages import Prediction, Transaction
-from serving.peer_scorer import PeerScorer, open_peer_scorer, read_peer_config
+from serving.peer_scorer import PeerScorer, open_peer_scorer
+from serving.peer_settings import read_peer_config
 
 
 def create_app() -> FastAPI:

@@ -1,27 +1,20 @@
-"""Our scorer for services that are not ours: the same store, model and log behind other servers.
-
-A peer's process is told its configuration as our own service is, by ``THROUGHLINE_CONFIG``.
-"""
+"""Our scorer for services that are not ours: the same store, model and log behind other servers."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from configs.schema import FraudConfig, load_fraud_config
+from configs.schema import FraudConfig
 from serving import scorer as scoring
 from serving.lane_metrics import LaneMetrics
 from serving.online_store import OnlineStore
+from serving.peer_settings import BATCH_VARIABLE
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.scorer import Scorer
 from serving.store_opening import open_fraud_store
 from training.artefact import load_artefact
 from training.registry import get_champion
-
-CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
-BATCH_VARIABLE = "THROUGHLINE_PEER_BATCH_ROWS"
-"""Environment variable: at most so many transactions of a tick are scored together."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +30,6 @@ class PeerScorer:
         await self.scorer.drain()
         self._log.close()
         self._store.close()
-
-
-def read_peer_config() -> FraudConfig:
-    """Read the configuration that the environment names."""
-    return load_fraud_config(Path(os.environ[CONFIG_VARIABLE]))
 
 
 def open_peer_scorer(config: FraudConfig) -> PeerScorer:

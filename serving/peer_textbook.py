@@ -13,10 +13,8 @@ import bentoml
 import pandas as pd
 
 from serving.fraud_messages import Prediction, Transaction
+from serving.peer_settings import FAST_READER_VARIABLE, read_peer_config
 from serving.prediction_log import Decision
-
-FAST_READER_VARIABLE = "THROUGHLINE_PEER_FAST_READER"
-"""Environment variable: read the store in one round trip, without Feast's SDK."""
 
 
 @bentoml.service
@@ -29,7 +27,6 @@ class TextbookService:
 
         from features.fast_reader import FastReader
         from features.store import open_feature_store, read_online_features
-        from serving.peer_scorer import read_peer_config
         from training.artefact import load_artefact
         from training.registry import get_champion
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import bentoml
 
 from serving.fraud_messages import Prediction, Transaction
+from serving.peer_settings import read_peer_config
 
 if TYPE_CHECKING:
     from serving.peer_scorer import PeerScorer
@@ -25,7 +26,7 @@ class TypedService:
     async def start(self) -> None:
         """Open the scorer inside the event loop that will serve."""
         # Imported here because BentoML's supervising process imports this module too.
-        from serving.peer_scorer import open_peer_scorer, read_peer_config
+        from serving.peer_scorer import open_peer_scorer
 
         self.opened = open_peer_scorer(read_peer_config())
 

@@ -23,9 +23,12 @@ import msgspec
 
 from configs.files import write_json
 from configs.schema import FraudConfig
-from serving.peer_constant import ANSWER_VARIABLE
-from serving.peer_scorer import BATCH_VARIABLE, CONFIG_VARIABLE
-from serving.peer_textbook import FAST_READER_VARIABLE
+from serving.peer_settings import (
+    ANSWER_VARIABLE,
+    BATCH_VARIABLE,
+    CONFIG_VARIABLE,
+    FAST_READER_VARIABLE,
+)
 from serving.server import SOURCE_FOLDER, find_free_port, get_service_folder, start_service, stop
 
 TEXTBOOK, UVICORN = "textbook: Feast SDK, pandas", "uvicorn, constant answer"
@@ -156,18 +159,18 @@ def list_steps() -> tuple[Peer, ...]:
     return (
         _bentoml("textbook", "peer_textbook:TextbookService"),
         _bentoml(
-            "store read in one round trip, past the SDK",
+            "one round trip, no SDK",
             "peer_textbook:TextbookService",
             environment={FAST_READER_VARIABLE: "1"},
         ),
         _bentoml(
-            "asynchronous, compiled features, no pandas",
+            "asynchronous, compiled features",
             typed,
             environment={BATCH_VARIABLE: "1"},
         ),
-        _bentoml("requests of one tick in one batch", typed),
-        _bentoml("access log, metrics, tracing off", typed, options=BENTOML_TUNED),
-        _ours("answered before BentoML's middleware (ours)", workers=1),
+        _bentoml("one batch a tick", typed),
+        _bentoml("log, metrics, tracing off", typed, options=BENTOML_TUNED),
+        _ours("before BentoML's middleware", workers=1),
         _ours("two workers", workers=2),
     )
 

@@ -23,12 +23,17 @@ def models():
         return prepare_models(None, seed=1)
 
 
-def test_lightgbms_c_api_gives_its_python_wrappers_margins(models):
-    expected = lightgbm.Booster(model_str=models.trees.decode()).predict(
-        models.matrix, raw_score=True
-    )
-    margins = ENGINES["lightgbm"](models.trees, 1)(models.matrix)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [1, 2000])
+def test_lightgbm_gives_its_own_margins_with_any_number_of_threads(models, threads, rows):
+    booster = lightgbm.Booster(model_str=models.trees.decode())
+    expected = booster.predict(models.matrix, raw_score=True)[:rows]
+    margins = ENGINES["lightgbm"](models.trees, threads)(models.matrix[:rows])
     np.testing.assert_array_equal(margins, expected)
+
+
+def test_the_trees_that_are_timed_tell_rows_apart(models):
+    margins = ENGINES["lightgbm"](models.trees, 1)(models.matrix)
     assert margins.std() > 0.1
 
 
@@ -115,6 +120,6 @@ def test_the_picture_has_a_line_per_engine_measured_and_marks_the_crossover():
     assert "torch, CUDA" in with_gpu
     assert "GPU wins from 16" in with_gpu
     without = plot_batch_times(CPU, crossover_rows=None)
-    assert "LightGBM, C API" in without
+    assert "LightGBM, CPU" in without
     assert "GPU" not in without
     assert "CUDA" not in without
