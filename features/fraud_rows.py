@@ -19,7 +19,7 @@ from numba import njit
 from features import fraud, fraud_windows, state_summaries, windows
 from features.fraud_selection import NEEDS
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, MAGIC, SLACK
-from features.fraud_windows import smooth_fraud_rate, to_unit_vectors
+from features.fraud_windows import to_unit_vectors
 from features.state_summaries import read_fraud_rate, read_mean_amount
 from features.tiles import TILE
 from features.windows import (
@@ -40,9 +40,6 @@ REQUEST_INTEGERS = ("event_time_us", "merchant_code", "device_code", "ip_code", 
 REQUEST_FLOATS = ("amount", "latitude", "longitude")
 SPANS = ("customer", "ip")
 """States that come as bytes: two words each, where the state begins and ends."""
-SUMMARIES = ("merchant_events", "merchant_labels", "category_labels")
-"""States that come as summaries: where each begins, -1 for an unknown entity."""
-
 _Row = cast("Any", namedtuple("_Row", COLUMNS))  # compiled code takes no typing.NamedTuple
 _MAGIC = int.from_bytes(MAGIC, "little", signed=True)
 _HEADER_WORDS = 2
@@ -61,7 +58,8 @@ class Kernel(Protocol):
         self,
         words: Integers,
         spans: Integers,
-        summaries: Integers,
+        merchants: Integers,
+        categories: Integers,
         places: Integers,
         integers: Integers,
         floats: Floats,
@@ -75,8 +73,10 @@ class Kernel(Protocol):
             words: Customers' and addresses' states, one after the other.
             spans: ``[customer begin, end, ip begin, end]`` in words; equal for an unknown entity.
                 Shape ``(rows, 4)``.
-            summaries: Words of ``features.state_summaries``.
-            places: Where the row's three ``SUMMARIES`` begin, -1 if unknown. Shape ``(rows, 3)``.
+            merchants: Summaries of merchants (``features.state_summaries``).
+            categories: Summaries of the labels of merchant categories.
+            places: Where the row's merchant and category begin in them, -1 if it names none.
+                Shape ``(rows, 2)``.
             integers: ``REQUEST_INTEGERS``; a code is 0 where the request lacks it. ``(rows, 5)``.
             floats: ``REQUEST_FLOATS``; NaN where the request lacks it. ``(rows, 3)``.
             features: Filled with ``COLUMNS``. Shape ``(rows, 27)``.
@@ -102,7 +102,8 @@ def compile_kernel() -> Kernel:
     def compute_rows(
         words: Integers,
         spans: Integers,
-        summaries: Integers,
+        merchants: Integers,
+        categories: Integers,
         places: Integers,
         integers: Integers,
         floats: Floats,
@@ -117,7 +118,8 @@ def compile_kernel() -> Kernel:
                 values = _compute_row(
                     _split(words, customer, _CUSTOMER_WORDS),
                     _split(words, ip, _IP_WORDS),
-                    summaries,
+                    merchants,
+                    categories,
                     places[row],
                     integers[row],
                     floats[row],
@@ -152,8 +154,8 @@ def _split(words: Integers, span: Integers, size: int) -> tuple[Integers, Intege
 
 
 @njit(nogil=True)
-def _compute_row(customer, ip, summaries, places, integers, floats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    time, merchant, device, address, category = integers
+def _compute_row(customer, ip, merchants, categories, places, integers, floats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    time, merchant, device, address, _ = integers
     amount, latitude, longitude = floats
     tiles, events = customer
     spend = _spend(tiles, events[:, 0], events[:, 2].copy().view(np.float64), time)
@@ -169,11 +171,11 @@ def _compute_row(customer, ip, summaries, places, integers, floats):  # type: ig
         addresses, _, _, _ = _matches(ip[1][:, 0], ip[1][:, 2], time, 0)
     mean_paid = merchant_rate = category_rate = np.nan
     if places[0] >= 0:
-        mean_paid = read_mean_amount(summaries, places[0], time)
-    if merchant != 0:
-        merchant_rate = _rate(summaries, places[1], time)
-    if category != 0:
-        category_rate = _rate(summaries, places[2], time)
+        labels = places[0] + 1
+        mean_paid = read_mean_amount(merchants, labels + merchants[places[0]], time)
+        merchant_rate = read_fraud_rate(merchants, labels, time)
+    if places[1] >= 0:
+        category_rate = read_fraud_rate(categories, places[1], time)
     night = fraud.is_night(time)
     weekday = fraud.day_of_week(time)
     zscore_30d = fraud.customer_amount_zscore_30d(amount, mean_30d, std_30d)
@@ -343,10 +345,3 @@ def _is_late(state: tuple[Integers, Integers], time: int) -> bool:
     if len(tiles) and time <= tiles[-1, 0]:
         return True
     return len(events) > 0 and events[-1, 0] - SLACK > time
-
-
-@njit(nogil=True)
-def _rate(summaries: Integers, start: int, time: int) -> float:
-    if start < 0:
-        return smooth_fraud_rate(0.0, 0.0)
-    return read_fraud_rate(summaries, start, time)

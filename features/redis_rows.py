@@ -64,8 +64,8 @@ class RedisRows:
             link = await self._open()
         merchants, categories = self.summaries.list_missing(requests.merchants, requests.categories)
         commands = [_IS_WHOLE]
-        commands += [_get(customer, "customer_events") for customer in requests.customers]
-        commands += [_get(ip, "ip_events") for ip in requests.ips if ip]
+        commands += map(_get_customer, requests.customers)
+        commands += [_get_ip(ip) for ip in requests.ips if ip]
         num_replies = len(commands) + 2 * (len(merchants) + len(categories))
         for merchant in merchants:
             commands += (_TELL_CHANGES, _get(merchant, *MERCHANT_STATES))
@@ -113,14 +113,15 @@ class RedisRows:
         rest = iter(replies)
         if not next(rest):
             raise StoreEmptyError
-        customers = [_unwrap(next(rest)) for _ in requests.customers]
-        ips = [_unwrap(next(rest)) if ip else None for ip in requests.ips]
+        found = islice(rest, len(requests.customers))
+        customers = [b"" if value is None else decode_value(value) for (value,) in found]
+        ips = [_unwrap(next(rest)) or b"" if ip else b"" for ip in requests.ips]
         for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
             self.summaries.put_merchant(merchant, *(_unwrap_one(state) for state in states))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
             self.summaries.put_category(category, _unwrap(states))
-        places, words = self.summaries.locate(requests.merchants, requests.categories)
-        return RowStates(customers=customers, ips=ips, places=places, summaries=words)
+        located = self.summaries.locate(requests.merchants, requests.categories)
+        return RowStates(customers, ips, located)
 
 
 def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
@@ -129,6 +130,15 @@ def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
 
 
 @lru_cache(maxsize=1 << 18)
+def _get_customer(customer: str) -> bytes:
+    return _get(customer, "customer_events")
+
+
+@lru_cache(maxsize=1 << 18)
+def _get_ip(ip: str) -> bytes:
+    return _get(ip, "ip_events")
+
+
 def _get(entity: str, *states: str) -> bytes:
     """Pack the command that reads states of one entity; an HMGET, so all reply alike."""
     key = encode_redis_key(STATE_KEYS[states[0]], entity)

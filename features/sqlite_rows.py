@@ -48,12 +48,11 @@ class SqliteRows:
         self._summarise(entities, found)
         customers = dict(zip(entities["customer_id"], found["customer_events"], strict=True))
         ips = dict(zip(entities["ip"], found["ip_events"], strict=True))
-        places, words = self.summaries.locate(requests.merchants, requests.categories)
+        located = self.summaries.locate(requests.merchants, requests.categories)
         return RowStates(
-            customers=[customers[customer] for customer in requests.customers],
-            ips=[ips[ip] if ip else None for ip in requests.ips],
-            places=places,
-            summaries=words,
+            [customers[customer] or b"" for customer in requests.customers],
+            [ips[ip] or b"" if ip else b"" for ip in requests.ips],
+            located,
         )
 
     def close(self) -> None:
