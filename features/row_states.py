@@ -21,7 +21,8 @@ class RowStates(NamedTuple):
     """The states of a batch, a row per request.
 
     Attributes:
-        customers: State bytes, empty for an unknown customer; ``ips`` likewise.
+        customers: What the store holds of each customer, empty for an unknown one: a state, wrapped
+            as ``features.feast_layout.encode_value`` does. ``ips`` likewise.
         summaries: Where to find merchants and categories.
     """
 
@@ -56,20 +57,13 @@ def compute_features(states: RowStates, requests: RowRequests) -> tuple[Floats, 
     Raises:
         ValueError: If the store holds bytes that are no state.
     """
-    rows = len(requests)
-    pieces = [*states.customers, *states.ips]
-    ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, 2 * rows))
-    joined = b"".join(pieces)
-    if len(joined) % 8:
-        raise unreadable()
-    spans = np.zeros((rows, 4), np.int64)  # in bytes until the last line
-    spans[1:, 0], spans[:, 1] = ends[: rows - 1], ends[:rows]
-    spans[:, 2], spans[:, 3] = ends[rows - 1 : -1], ends[rows:]
-    spans //= 8
+    rows = len(requests.customers)
+    messages = [*states.customers, *states.ips]
+    ends = np.cumsum(np.fromiter(map(len, messages), np.int64, 2 * rows))
     features, marks = np.empty((rows, len(COLUMNS))), np.empty(rows, np.int64)
     compile_kernel()(
-        np.frombuffer(joined, np.int64),
-        spans,
+        np.frombuffer(b"".join(messages), np.uint8),
+        ends,
         states.summaries.merchants,
         states.summaries.categories,
         states.summaries.places,

@@ -31,6 +31,7 @@ logger = logging.getLogger("bentoml.throughline")
 
 ROUTES = {"/v1/score": "score", "/v1/score_batch": "score_batch"}
 RETRY_AFTER_SECONDS = b"1"
+_JSON = (b"content-type", b"application/json")
 
 
 class Lane(Protocol):
@@ -87,6 +88,8 @@ def _check_head(scope: Scope) -> tuple[int, str] | None:
     """Say with which status and why a request is refused before its body is read."""
     if scope["method"] != "POST":
         return 405, "use POST"
+    if _JSON in scope["headers"]:
+        return None
     for name, value in scope["headers"]:
         if name == b"content-type" and not value.startswith(b"application/json"):
             return 415, "Content-Type must be application/json"

@@ -290,7 +290,9 @@ class Scorer:
     ) -> tuple[FeatureRows, list[str | None]]:
         """Compute features; without history, those that need none."""
         computed, _ = compute_features(found.states, requests)
-        degraded: list[str | None] = [None] * len(requests)
+        degraded: list[str | None] = [None] * len(transactions)
+        if not any(age is None or age for age in found.ages):
+            return self._layout.arrange(computed, transactions), degraded
         for row, age in enumerate(found.ages):
             if age is None:
                 computed[row, NEEDS_HISTORY] = np.nan

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.feast_layout import encode_value
 from features.fraud_online import compute_online
 from features.fraud_rows import COLUMNS, TILED, UNREADABLE, compile_kernel
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, LABEL_DAY, MERCHANT_EVENT, pack
@@ -115,7 +116,7 @@ def build_rows(rows):
     categories = [f"c{row}" if code else None for row, code in enumerate(integers[:, 4])]
     located = summaries.locate(merchants, categories)
     asked = RowRequests(["c"] * num, ["i"] * num, merchants, categories, integers, floats)
-    states = RowStates([r[1] or b"" for r in rows], [r[2] or b"" for r in rows], located)
+    states = RowStates([wrap(r[1]) for r in rows], [wrap(r[2]) for r in rows], located)
     names = ("event_time_us", "merchant_code", "device_code", "ip_code", "category_code")
     columns = {name: integers[:, i].copy() for i, name in enumerate(names)}
     columns |= {n: floats[:, i].copy() for i, n in enumerate(("amount", "latitude", "longitude"))}
@@ -125,6 +126,10 @@ def build_rows(rows):
         named = zip(by_kind[kind], merchants, strict=True)
         by_kind[kind] = [state if name else None for state, name in named]
     return asked, states, ({**by_kind, "category_labels": [row[5] for row in rows]}, columns)
+
+
+def wrap(state):
+    return b"" if state is None else encode_value(state)
 
 
 def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over():
@@ -154,7 +159,7 @@ def test_bytes_that_are_no_state_are_an_error_and_no_features(state):
         compute_features(RowStates([state], [b""], located), asked)
         return
     with pytest.raises(ValueError, match="state this version cannot read"):
-        compute_features(RowStates([b""], [state], located), asked)
+        compute_features(RowStates([b""], [encode_value(state)], located), asked)
 
 
 def test_a_state_with_tiles_is_marked():
@@ -165,7 +170,7 @@ def test_a_state_with_tiles_is_marked():
     asked = RowRequests(
         ["c"], [None], [None], [None], np.array([[NOW, 0, 0, 0, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
-    _, marks = compute_features(RowStates([pack(events[1:], tiles)], [b""], located), asked)
+    _, marks = compute_features(RowStates([wrap(pack(events[1:], tiles))], [b""], located), asked)
     assert marks.tolist() == [TILED]
     assert UNREADABLE != TILED
     assert compile_kernel() is compile_kernel()
