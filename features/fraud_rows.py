@@ -1,4 +1,4 @@
-"""Packed states and requests become model inputs row by row, in one compiled pass.
+"""Stored states and requests become model inputs row by row, in one compiled pass.
 
 The same definitions as ``features.fraud_online``, which goes column by column and serves as its
 oracle: the sliding kernels of ``features.windows`` and the formulas of ``features.fraud``, compiled
@@ -19,13 +19,14 @@ from numba import njit
 from features import fraud, fraud_windows, state_summaries, windows
 from features.fraud_selection import NEEDS
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, MAGIC, SLACK
-from features.fraud_windows import smooth_fraud_rate, to_unit_vectors
+from features.fraud_windows import to_unit_vectors
 from features.state_summaries import read_fraud_rate, read_mean_amount
 from features.tiles import TILE
 from features.windows import (
     DAY,
     HOUR,
     SECOND,
+    Bytes,
     Floats,
     Integers,
     count_matches,
@@ -36,16 +37,12 @@ from features.windows import (
 
 COLUMNS = tuple(name for name in NEEDS if name != "card_type")
 """What ``compute_rows`` computes, in order; a world without some column leaves its features NaN."""
-REQUEST_INTEGERS = ("event_time_us", "merchant_code", "device_code", "ip_code", "category_code")
+REQUEST_INTEGERS = ("event_time_us", "merchant_code", "device_code", "has_ip", "has_category")
 REQUEST_FLOATS = ("amount", "latitude", "longitude")
-SPANS = ("customer", "ip")
-"""States that come as bytes: two words each, where the state begins and ends."""
-SUMMARIES = ("merchant_events", "merchant_labels", "category_labels")
-"""States that come as summaries: where each begins, -1 for an unknown entity."""
-
 _Row = cast("Any", namedtuple("_Row", COLUMNS))  # compiled code takes no typing.NamedTuple
 _MAGIC = int.from_bytes(MAGIC, "little", signed=True)
 _HEADER_WORDS = 2
+_BYTES_TAG = 0x0A
 _CUSTOMER_WORDS = CUSTOMER_EVENT.itemsize // 8
 _IP_WORDS = IP_EVENT.itemsize // 8
 _TILE_WORDS = TILE.itemsize // 8
@@ -59,9 +56,10 @@ class Kernel(Protocol):
 
     def __call__(
         self,
-        words: Integers,
-        spans: Integers,
-        summaries: Integers,
+        messages: Bytes,
+        ends: Integers,
+        merchants: Integers,
+        categories: Integers,
         places: Integers,
         integers: Integers,
         floats: Floats,
@@ -72,11 +70,14 @@ class Kernel(Protocol):
         """Compute the features of requests, each as of its own time.
 
         Args:
-            words: Customers' and addresses' states, one after the other.
-            spans: ``[customer begin, end, ip begin, end]`` in words; equal for an unknown entity.
-                Shape ``(rows, 4)``.
-            summaries: Words of ``features.state_summaries``.
-            places: Where the row's three ``SUMMARIES`` begin, -1 if unknown. Shape ``(rows, 3)``.
+            messages: What the store holds of customers and addresses, one after the other: states
+                wrapped as ``features.feast_layout.encode_value`` does. Bytes.
+            ends: Where each message ends, the rows' customers first, then their addresses; an
+                unknown entity has none. Shape ``(2 * rows,)``.
+            merchants: Summaries of merchants (``features.state_summaries``).
+            categories: Summaries of the labels of merchant categories.
+            places: Where the row's merchant and category begin in them, -1 if it names none.
+                Shape ``(rows, 2)``.
             integers: ``REQUEST_INTEGERS``; a code is 0 where the request lacks it. ``(rows, 5)``.
             floats: ``REQUEST_FLOATS``; NaN where the request lacks it. ``(rows, 3)``.
             features: Filled with ``COLUMNS``. Shape ``(rows, 27)``.
@@ -100,9 +101,10 @@ def compile_kernel() -> Kernel:
 
     @njit(cache=True, nogil=True)
     def compute_rows(
-        words: Integers,
-        spans: Integers,
-        summaries: Integers,
+        messages: Bytes,
+        ends: Integers,
+        merchants: Integers,
+        categories: Integers,
         places: Integers,
         integers: Integers,
         floats: Floats,
@@ -110,14 +112,17 @@ def compile_kernel() -> Kernel:
         marks: Integers,
     ) -> None:
         assert len(sources) > 0
-        for row in range(marks.size):
-            customer, ip = spans[row, 0:2], spans[row, 2:4]
-            marks[row] = max(_check(words, customer), _check(words, ip))
+        rows = marks.size
+        for row in range(rows):
+            customer = _unwrap(messages, ends, row)
+            ip = _unwrap(messages, ends, rows + row)
+            marks[row] = max(_check(customer), _check(ip))
             if marks[row] != UNREADABLE:
                 values = _compute_row(
-                    _split(words, customer, _CUSTOMER_WORDS),
-                    _split(words, ip, _IP_WORDS),
-                    summaries,
+                    _split(customer, _CUSTOMER_WORDS),
+                    _split(ip, _IP_WORDS),
+                    merchants,
+                    categories,
                     places[row],
                     integers[row],
                     floats[row],
@@ -129,31 +134,50 @@ def compile_kernel() -> Kernel:
 
 
 @njit(nogil=True)
-def _check(words: Integers, span: Integers) -> int:
-    if span[0] == span[1]:
-        return 0
-    if span[1] - span[0] < _HEADER_WORDS or words[span[0]] != _MAGIC:
-        return UNREADABLE
-    num_tiles = words[span[0] + 1]
-    if num_tiles < 0 or num_tiles * _TILE_WORDS > span[1] - span[0] - _HEADER_WORDS:
-        return UNREADABLE
-    return TILED if num_tiles else 0
+def _unwrap(messages: Bytes, ends: Integers, entity: int) -> Integers:
+    """Copy a message's state to words of its own; a single 0 where the message is not one state."""
+    begin = ends[entity - 1] if entity else 0
+    if begin == ends[entity]:
+        return np.empty(0, np.int64)
+    message = messages[begin : ends[entity]]
+    size, shift, start = 0, 0, 1
+    while start < min(message.size, 10):
+        size |= int(message[start] & 0x7F) << shift
+        shift += 7
+        start += 1
+        if message[start - 1] < 0x80:
+            break
+    if message[0] != _BYTES_TAG or message.size != start + size or size % 8:
+        return np.zeros(1, np.int64)
+    words = np.empty(size // 8, np.int64)
+    words.view(np.uint8)[:] = message[start:]
+    return words
 
 
 @njit(nogil=True)
-def _split(words: Integers, span: Integers, size: int) -> tuple[Integers, Integers]:
+def _check(words: Integers) -> int:
+    if words.size == 0:
+        return 0
+    if words.size < _HEADER_WORDS or words[0] != _MAGIC:
+        return UNREADABLE
+    if words[1] < 0 or words[1] * _TILE_WORDS > words.size - _HEADER_WORDS:
+        return UNREADABLE
+    return TILED if words[1] else 0
+
+
+@njit(nogil=True)
+def _split(words: Integers, size: int) -> tuple[Integers, Integers]:
     """Return a state's tiles ``(tiles, 5)`` and events ``(events, size)`` as words."""
-    begin = min(span[0] + _HEADER_WORDS, span[1])
-    num_tiles = words[begin - 1] if begin > span[0] else 0
-    middle = begin + num_tiles * _TILE_WORDS
-    num = (span[1] - middle) // size
-    tiles = words[begin:middle].reshape(num_tiles, _TILE_WORDS)
+    num_tiles = words[1] if words.size else 0
+    middle = min(_HEADER_WORDS, words.size) + num_tiles * _TILE_WORDS
+    num = (words.size - middle) // size
+    tiles = words[middle - num_tiles * _TILE_WORDS : middle].reshape(num_tiles, _TILE_WORDS)
     return tiles, words[middle : middle + num * size].reshape(num, size)
 
 
 @njit(nogil=True)
-def _compute_row(customer, ip, summaries, places, integers, floats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    time, merchant, device, address, category = integers
+def _compute_row(customer, ip, merchants, categories, places, integers, floats):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    time, merchant, device, address, _ = integers
     amount, latitude, longitude = floats
     tiles, events = customer
     spend = _spend(tiles, events[:, 0], events[:, 2].copy().view(np.float64), time)
@@ -169,11 +193,11 @@ def _compute_row(customer, ip, summaries, places, integers, floats):  # type: ig
         addresses, _, _, _ = _matches(ip[1][:, 0], ip[1][:, 2], time, 0)
     mean_paid = merchant_rate = category_rate = np.nan
     if places[0] >= 0:
-        mean_paid = read_mean_amount(summaries, places[0], time)
-    if merchant != 0:
-        merchant_rate = _rate(summaries, places[1], time)
-    if category != 0:
-        category_rate = _rate(summaries, places[2], time)
+        labels = places[0] + 1
+        mean_paid = read_mean_amount(merchants, labels + merchants[places[0]], time)
+        merchant_rate = read_fraud_rate(merchants, labels, time)
+    if places[1] >= 0:
+        category_rate = read_fraud_rate(categories, places[1], time)
     night = fraud.is_night(time)
     weekday = fraud.day_of_week(time)
     zscore_30d = fraud.customer_amount_zscore_30d(amount, mean_30d, std_30d)
@@ -343,10 +367,3 @@ def _is_late(state: tuple[Integers, Integers], time: int) -> bool:
     if len(tiles) and time <= tiles[-1, 0]:
         return True
     return len(events) > 0 and events[-1, 0] - SLACK > time
-
-
-@njit(nogil=True)
-def _rate(summaries: Integers, start: int, time: int) -> float:
-    if start < 0:
-        return smooth_fraud_rate(0.0, 0.0)
-    return read_fraud_rate(summaries, start, time)

@@ -49,13 +49,18 @@ class RedisLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to the batches that wait for them, oldest first."""
+        reader, waiting = self._reader, self._waiting
         try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not False:
-                if isinstance(reply, hiredis.PushNotification):
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                if type(reply) is hiredis.PushNotification:
                     self._take_push(reply)
-                elif self._waiting[0].take(reply):
-                    self._waiting.popleft()
+                    continue
+                batch = waiting[0]
+                batch.replies.append(reply)
+                if len(batch.replies) == batch.num_replies:
+                    waiting.popleft()
+                    batch.resolve()
         except (hiredis.ProtocolError, IndexError) as error:
             self.close(error)
 
@@ -97,27 +102,20 @@ class _Batch:
 
     def __init__(self, num_replies: int, decode: Callable[[list[Any]], Any]) -> None:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._missing = num_replies
+        self.num_replies = num_replies
+        self.replies: list[Any] = []
         self._decode = decode
-        self._replies: list[Any] = []
 
-    def take(self, reply: Any) -> bool:  # noqa: ANN401 - whatever Redis says
-        """Take a reply; true if it was the last."""
-        self._replies.append(reply)
-        self._missing -= 1
-        if self._missing:
-            return False
-        if not self.future.done():  # its caller may have given up
-            self._resolve()
-        return True
-
-    def _resolve(self) -> None:
-        for reply in self._replies:
+    def resolve(self) -> None:
+        """Hand the replies over, now that they are complete."""
+        if self.future.done():  # its caller has given up
+            return
+        for reply in self.replies:
             if isinstance(reply, Exception):
                 self.future.set_exception(reply)
                 return
         try:
-            self.future.set_result(self._decode(self._replies))
+            self.future.set_result(self._decode(self.replies))
         except Exception as error:  # noqa: BLE001 - the caller's to handle
             self.future.set_exception(error)
 

@@ -64,13 +64,13 @@ class RedisRows:
             link = await self._open()
         merchants, categories = self.summaries.list_missing(requests.merchants, requests.categories)
         commands = [_IS_WHOLE]
-        commands += [_get(customer, "customer_events") for customer in requests.customers]
-        commands += [_get(ip, "ip_events") for ip in requests.ips if ip]
+        commands += map(_get_customer, requests.customers)
+        commands += [_get_ip(ip) for ip in requests.ips if ip]
         num_replies = len(commands) + 2 * (len(merchants) + len(categories))
         for merchant in merchants:
-            commands += (_TELL_CHANGES, _get(merchant, *MERCHANT_STATES))
+            commands += (_TELL_CHANGES, _get(merchant, MERCHANT_STATES))
         for category in categories:
-            commands += (_TELL_CHANGES, _get(category, *CATEGORY_STATES))
+            commands += (_TELL_CHANGES, _get(category, CATEGORY_STATES))
         decode = partial(self._decode, requests, merchants, categories)
         future = link.call(b"".join(commands), num_replies=num_replies, decode=decode)
         try:
@@ -110,17 +110,18 @@ class RedisRows:
         categories: Sequence[str],
         replies: list[Any],
     ) -> RowStates:
-        rest = iter(replies)
-        if not next(rest):
+        if not replies[0]:
             raise StoreEmptyError
-        customers = [_unwrap(next(rest)) for _ in requests.customers]
-        ips = [_unwrap(next(rest)) if ip else None for ip in requests.ips]
+        border = 1 + len(requests.customers)
+        customers = [value or b"" for value in replies[1:border]]
+        rest = iter(replies[border:])
+        ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
         for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            self.summaries.put_merchant(merchant, *(_unwrap_one(state) for state in states))
+            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
-            self.summaries.put_category(category, _unwrap(states))
-        places, words = self.summaries.locate(requests.merchants, requests.categories)
-        return RowStates(customers=customers, ips=ips, places=places, summaries=words)
+            self.summaries.put_category(category, _unwrap(states[0]))
+        located = self.summaries.locate(requests.merchants, requests.categories)
+        return RowStates(customers, ips, located)
 
 
 def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
@@ -129,15 +130,25 @@ def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
 
 
 @lru_cache(maxsize=1 << 18)
-def _get(entity: str, *states: str) -> bytes:
-    """Pack the command that reads states of one entity; an HMGET, so all reply alike."""
+def _get_customer(customer: str) -> bytes:
+    return _get_one(customer, "customer_events")
+
+
+@lru_cache(maxsize=1 << 18)
+def _get_ip(ip: str) -> bytes:
+    return _get_one(ip, "ip_events")
+
+
+def _get_one(entity: str, state: str) -> bytes:
+    """Pack the command that reads one state of an entity."""
+    return pack([b"HGET", encode_redis_key(STATE_KEYS[state], entity), _FIELDS[state]])
+
+
+def _get(entity: str, states: Sequence[str]) -> bytes:
+    """Pack the command that reads several states of an entity."""
     key = encode_redis_key(STATE_KEYS[states[0]], entity)
     return pack([b"HMGET", key, *(_FIELDS[state] for state in states)])
 
 
-def _unwrap(reply: list[bytes | None]) -> bytes | None:
-    return _unwrap_one(reply[0])
-
-
-def _unwrap_one(value: bytes | None) -> bytes | None:
+def _unwrap(value: bytes | None) -> bytes | None:
     return None if value is None else decode_value(value)

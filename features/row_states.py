@@ -6,32 +6,29 @@ How the states are read is ``features.redis_rows``' and ``features.sqlite_rows``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from features.fraud_rows import COLUMNS, UNREADABLE, compile_kernel
 from features.fraud_state import unreadable
 from features.row_requests import RowRequests
+from features.shared_summaries import Located
 from features.windows import Floats, Integers
 
 
-@dataclass(frozen=True)
-class RowStates:
+class RowStates(NamedTuple):
     """The states of a batch, a row per request.
 
     Attributes:
-        customers: State bytes, ``None`` for an unknown customer; ``ips`` likewise.
-        places: Where each row's summaries begin in ``summaries``, -1 if it names no entity.
-            Shape ``(rows, 3)``.
-        summaries: Words of ``features.state_summaries``.
+        customers: What the store holds of each customer, empty for an unknown one: a state, wrapped
+            as ``features.feast_layout.encode_value`` does. ``ips`` likewise.
+        summaries: Where to find merchants and categories.
     """
 
-    customers: Sequence[bytes | None]
-    ips: Sequence[bytes | None]
-    places: Integers
-    summaries: Integers
+    customers: Sequence[bytes]
+    ips: Sequence[bytes]
+    summaries: Located
 
 
 class RowReader(Protocol):
@@ -60,27 +57,16 @@ def compute_features(states: RowStates, requests: RowRequests) -> tuple[Floats, 
     Raises:
         ValueError: If the store holds bytes that are no state.
     """
-    rows = len(requests)
-    pieces: list[bytes] = []
-    used = 0
-    borders: list[int] = []
-    for customer, ip in zip(states.customers, states.ips, strict=True):
-        for state in (customer, ip):
-            borders.append(used)
-            if state is not None:
-                pieces.append(state)
-                used += len(state)
-            borders.append(used)
-    spans = np.array(borders, np.int64).reshape(rows, 4) // 8
-    joined = b"".join(pieces)
-    if len(joined) % 8:
-        raise unreadable()
+    rows = len(requests.customers)
+    messages = [*states.customers, *states.ips]
+    ends = np.cumsum(np.fromiter(map(len, messages), np.int64, 2 * rows))
     features, marks = np.empty((rows, len(COLUMNS))), np.empty(rows, np.int64)
     compile_kernel()(
-        np.frombuffer(joined, np.int64),
-        spans,
-        states.summaries,
-        states.places,
+        np.frombuffer(b"".join(messages), np.uint8),
+        ends,
+        states.summaries.merchants,
+        states.summaries.categories,
+        states.summaries.places,
         requests.integers,
         requests.floats,
         features,

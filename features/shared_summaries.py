@@ -7,12 +7,12 @@ A summary known to be outdated can still be read: requests under way were promis
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from features.fraud_rows import SUMMARIES
 from features.row_requests import RowRequests
-from features.state_summaries import summarise_labels, summarise_payments
+from features.state_summaries import summarise_labels, summarise_merchant
 from features.summary_arena import SummaryArena
 from features.windows import Integers
 
@@ -26,30 +26,42 @@ class SummariesLostError(RuntimeError):
     """Summaries were thrown away between asking for a batch and answering it: ask again."""
 
 
+class Located(NamedTuple):
+    """The summaries of a batch, which stay as they are now.
+
+    Attributes:
+        places: Where each row's merchant and category begin, -1 if it names none. ``(rows, 2)``.
+        merchants: Words.
+        categories: Words.
+    """
+
+    places: Integers
+    merchants: Integers
+    categories: Integers
+
+
 class SharedSummaries:
-    """Summaries by state and entity."""
+    """Summaries by entity."""
 
     def __init__(self) -> None:
-        self._arena = SummaryArena()
-        self._outdated: set[tuple[str, str]] = set()
+        self._merchants = SummaryArena()
+        self._categories = SummaryArena()
+        self._outdated_merchants: set[str] = set()
+        self._outdated_categories: set[str] = set()
 
     def list_missing(
         self, merchants: Iterable[str | None], categories: Iterable[str | None]
     ) -> tuple[list[str], list[str]]:
         """Name the merchants and categories that must be read, each once."""
-        if len(self._arena) > MAX_ENTITIES:
+        if (
+            len(self._merchants.places) > MAX_ENTITIES
+            or len(self._categories.places) > MAX_ENTITIES
+        ):
             self.clear()
         return (
-            self._select(MERCHANT_STATES[0], merchants),
-            self._select(CATEGORY_STATES[0], categories),
+            _select(merchants, self._merchants, self._outdated_merchants),
+            _select(categories, self._categories, self._outdated_categories),
         )
-
-    def _select(self, state: str, entities: Iterable[str | None]) -> list[str]:
-        return [
-            entity
-            for entity in dict.fromkeys(entities)
-            if entity and ((state, entity) not in self._arena or (state, entity) in self._outdated)
-        ]
 
     def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
         """Keep a merchant's states; ``None`` says that the store has none.
@@ -57,57 +69,60 @@ class SharedSummaries:
         Raises:
             ValueError: If the bytes are no state.
         """
-        self._put(("merchant_events", merchant), summarise_payments(events))
-        self._put(("merchant_labels", merchant), summarise_labels(labels))
+        self._merchants.put(merchant, summarise_merchant(events, labels))
+        self._outdated_merchants.discard(merchant)
 
     def put_category(self, category: str, labels: bytes | None) -> None:
         """Keep a category's state; see ``put_merchant``."""
-        self._put(("category_labels", category), summarise_labels(labels))
-
-    def _put(self, key: tuple[str, str], summary: Integers) -> None:
-        self._arena.put(key, summary)
-        self._outdated.discard(key)
+        self._categories.put(category, summarise_labels(labels))
+        self._outdated_categories.discard(category)
 
     def mark_merchant_outdated(self, merchant: str) -> None:
         """Read a merchant again before the next request that names it."""
-        self._outdated.add((MERCHANT_STATES[0], merchant))
+        self._outdated_merchants.add(merchant)
 
     def mark_category_outdated(self, category: str) -> None:
         """Read a category again before the next request that names it."""
-        self._outdated.add((CATEGORY_STATES[0], category))
+        self._outdated_categories.add(category)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._arena.clear()
-        self._outdated.clear()
+        for arena in (self._merchants, self._categories):
+            arena.clear()
+        self._outdated_merchants.clear()
+        self._outdated_categories.clear()
 
     def has(self, requests: RowRequests, row: int) -> bool:
         """Whether a row's merchant and category are at hand, outdated or not."""
         merchant, category = requests.merchants[row], requests.categories[row]
-        return (not merchant or (MERCHANT_STATES[0], merchant) in self._arena) and (
-            not category or (CATEGORY_STATES[0], category) in self._arena
+        return (not merchant or merchant in self._merchants.places) and (
+            not category or category in self._categories.places
         )
 
-    def locate(
-        self, merchants: Sequence[str | None], categories: Sequence[str | None]
-    ) -> tuple[Integers, Integers]:
-        """Find the summaries of a batch.
-
-        Returns:
-            Where each row's ``features.fraud_rows.SUMMARIES`` begin, shape ``(rows, 3)``, -1 if
-            it names none; and the words, which stay as they are now.
+    def locate(self, merchants: Sequence[str | None], categories: Sequence[str | None]) -> Located:
+        """Find the summaries of a batch, a row per merchant and category; empty ones name none.
 
         Raises:
             SummariesLostError: If an entity has no summary any more.
         """
-        find = self._arena.find
-        places: list[int] = []
-        for merchant, category in zip(merchants, categories, strict=True):
-            places += (
-                find(("merchant_events", merchant)),
-                find(("merchant_labels", merchant)),
-                find(("category_labels", category)),
-            )
-            if (merchant and places[-3] < 0) or (category and places[-1] < 0):
-                raise SummariesLostError
-        return np.array(places, np.int64).reshape(-1, len(SUMMARIES)), self._arena.words
+        places = np.empty((len(merchants), 2), np.int64)
+        places[:, 0] = _locate(merchants, self._merchants)
+        places[:, 1] = _locate(categories, self._categories)
+        return Located(places, self._merchants.words, self._categories.words)
+
+
+def _select(entities: Iterable[str | None], arena: SummaryArena, outdated: set[str]) -> list[str]:
+    places = arena.places
+    return [
+        entity
+        for entity in set(entities)
+        if entity and (entity not in places or entity in outdated)
+    ]
+
+
+def _locate(entities: Sequence[str | None], arena: SummaryArena) -> list[int]:
+    places = arena.places
+    try:
+        return [places[entity][0] if entity else -1 for entity in entities]
+    except KeyError:
+        raise SummariesLostError from None

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from features.feast_layout import encode_value
 from features.row_requests import RowRequests
 from features.row_states import RowStates
 from features.shared_summaries import CATEGORY_STATES, MERCHANT_STATES, SharedSummaries
@@ -48,12 +49,11 @@ class SqliteRows:
         self._summarise(entities, found)
         customers = dict(zip(entities["customer_id"], found["customer_events"], strict=True))
         ips = dict(zip(entities["ip"], found["ip_events"], strict=True))
-        places, words = self.summaries.locate(requests.merchants, requests.categories)
+        located = self.summaries.locate(requests.merchants, requests.categories)
         return RowStates(
-            customers=[customers[customer] for customer in requests.customers],
-            ips=[ips[ip] if ip else None for ip in requests.ips],
-            places=places,
-            summaries=words,
+            [_wrap(customers[customer]) for customer in requests.customers],
+            [_wrap(ips[ip]) if ip else b"" for ip in requests.ips],
+            located,
         )
 
     def close(self) -> None:
@@ -86,3 +86,7 @@ class SqliteRows:
             self._seen.clear()
         self._seen[key] = states
         return True
+
+
+def _wrap(state: bytes | None) -> bytes:
+    return b"" if state is None else encode_value(state)

@@ -9,8 +9,9 @@ Summaries are slices of one array of 8-byte words, so that compiled code needs n
 ====================  ==============================================================================
 summary of            words
 ====================  ==============================================================================
-merchant's payments   n, newest event, newest tile, n times, n + 1 counts, 2 x (n + 1) sums
 labels                n, newest day, n days, n + 1 labels, n + 1 frauds
+payments              n, newest event, newest tile, n times, n + 1 counts, 2 x (n + 1) sums
+merchant              words of its labels, its labels, its payments
 ====================  ==============================================================================
 """
 
@@ -26,6 +27,16 @@ from features.windows import DAY, Floats, Integers
 NEVER = -(1 << 62)
 """Earlier than any event."""
 _MONTH = RETENTION["merchant"]
+
+
+def summarise_merchant(events: bytes | None, labels: bytes | None) -> Integers:
+    """Turn both states of a merchant into one summary; ``None`` says that the store has none.
+
+    Raises:
+        ValueError: If the bytes are no state.
+    """
+    labelled = summarise_labels(labels)
+    return np.concatenate(([labelled.size], labelled, summarise_payments(events)))
 
 
 def summarise_payments(state: bytes | None) -> Integers:

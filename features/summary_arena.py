@@ -8,58 +8,51 @@ are replaced.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import numpy as np
 
 from features.windows import Integers
 
 
 class SummaryArena:
-    """Words by key. Attribute ``words`` is the array; it changes when a summary is put."""
+    """Words by entity.
+
+    Attributes:
+        words: The array; another one after some ``put``.
+        places: Where each entity's summary begins in it, and how many words it has.
+    """
 
     def __init__(self, *, capacity: int = 1 << 16) -> None:
         self.words: Integers = np.zeros(capacity, np.int64)
-        self._places: dict[Hashable, tuple[int, int]] = {}
+        self.places: dict[str, tuple[int, int]] = {}
         self._used = 0
         self._live = 0
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._places
-
-    def find(self, key: Hashable) -> int:
-        """Return where a summary begins, -1 if there is none."""
-        place = self._places.get(key)
-        return -1 if place is None else place[0]
-
-    def put(self, key: Hashable, summary: Integers) -> None:
-        """Keep a summary, in the place of an earlier one of the same key.
+    def put(self, entity: str, summary: Integers) -> None:
+        """Keep a summary, in the place of an earlier one of the same entity.
 
         >>> arena = SummaryArena()
         >>> arena.put("m1", np.array([7, 8]))
-        >>> arena.words[arena.find("m1")], arena.find("m2")
-        (np.int64(7), -1)
+        >>> begin, size = arena.places["m1"]
+        >>> arena.words[begin : begin + size]
+        array([7, 8])
         """
-        self.remove(key)
+        self.remove(entity)
         if self._used + summary.size > self.words.size:
             self._rewrite(self._live + summary.size)
         self.words[self._used : self._used + summary.size] = summary
-        self._places[key] = (self._used, summary.size)
+        self.places[entity] = (self._used, summary.size)
         self._used += summary.size
         self._live += summary.size
 
-    def remove(self, key: Hashable) -> None:
+    def remove(self, entity: str) -> None:
         """Forget a summary, if there is one."""
-        place = self._places.pop(key, None)
+        place = self.places.pop(entity, None)
         if place is not None:
             self._live -= place[1]
 
     def clear(self) -> None:
         """Forget every summary."""
-        self._places.clear()
+        self.places.clear()
         self._live = 0
         self._rewrite(0)
 
@@ -67,8 +60,8 @@ class SummaryArena:
         """Copy what is live to an array at least twice as large as needed."""
         words = np.zeros(max(2 * needed, 1 << 16), np.int64)
         used = 0
-        for key, (begin, size) in self._places.items():
+        for entity, (begin, size) in self.places.items():
             words[used : used + size] = self.words[begin : begin + size]
-            self._places[key] = (used, size)
+            self.places[entity] = (used, size)
             used += size
         self.words, self._used = words, used

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 SECOND = 1_000_000
 """Microseconds; every time here is an integer of microseconds since 1970-01-01 UTC."""

@@ -31,6 +31,7 @@ logger = logging.getLogger("bentoml.throughline")
 
 ROUTES = {"/v1/score": "score", "/v1/score_batch": "score_batch"}
 RETRY_AFTER_SECONDS = b"1"
+_JSON = (b"content-type", b"application/json")
 
 
 class Lane(Protocol):
@@ -62,78 +63,71 @@ class FastLane:
         if route is None:
             await self._app(scope, receive, send)
             return
-        if scope["method"] != "POST":
-            await _refuse(send, 405, "use POST", (b"allow", b"POST"))
-            return
         lane = self._lane = self._lane or self._find_lane()
         if lane is None:
             await _refuse_for_now(send, "the service is starting")
             return
-        await self._answer(lane, route, scope, receive, send)
-
-    async def _answer(
-        self, lane: Lane, route: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """Read, score, answer; whatever goes wrong becomes a status and one line."""
-        metrics = lane.metrics
-        body = await self._read_body(lane, scope, receive, send)
-        if body is None:
-            metrics.count_request(route, "too_large")
+        refusal = _check_head(scope)
+        if refusal is not None:
+            await _refuse(send, *refusal)
             return
-        received = time.perf_counter()
-        try:
-            if route == "score":
-                transaction = read_transaction(body, extra=lane.extra)
-                (answer,) = await lane.scorer.submit((transaction,))
-                degraded = answer.degraded_reason is not None
-                content = encode(answer)
-            else:
-                transactions = read_transactions(
-                    body, extra=lane.extra, max_rows=lane.max_batch_rows
-                )
-                answers = await lane.scorer.score(transactions)
-                degraded = any(answer.degraded_reason is not None for answer in answers)
-                content = encode(AnswerBatch(answers))
-        except RequestError as error:
-            metrics.count_request(route, "invalid")
-            await _refuse(send, 400, str(error))
-        except OverloadedError as error:
-            metrics.count_request(route, "shed")
-            await _refuse_for_now(send, f"overloaded: {error}")
-        except NoModelError as error:
-            metrics.count_request(route, "no_model")
-            await _refuse_for_now(send, str(error))
-        except Exception:
-            logger.exception("a request failed")
-            metrics.count_request(route, "failed")
-            await _refuse_for_now(send, "the service failed; its log says why")
-        else:
-            metrics.count_request(route, "degraded" if degraded else "ok")
-            await send_json(send, 200, content)
-            metrics.observe_latencies((time.perf_counter() - received,))
-
-    async def _read_body(
-        self, lane: Lane, scope: Scope, receive: Receive, send: Send
-    ) -> bytes | None:
-        """Gather the body; ``None`` if it was refused."""
-        for name, value in scope["headers"]:
-            if name == b"content-type" and not value.startswith(b"application/json"):
-                await _refuse(send, 415, "Content-Type must be application/json")
-                return None
         message = await receive()
         body: bytes = message.get("body", b"")
         while message.get("more_body", False) and len(body) <= lane.max_body_bytes:
             message = await receive()
             body += message.get("body", b"")
         if len(body) > lane.max_body_bytes:
-            await _refuse(
-                send,
-                413,
-                f"the body is too large; at most {lane.max_body_bytes} bytes are allowed",
-                (b"connection", b"close"),
-            )
-            return None
-        return body
+            lane.metrics.count_request(route, "too_large")
+            reason = f"the body is too large; at most {lane.max_body_bytes} bytes are allowed"
+            await _refuse(send, 413, reason, (b"connection", b"close"))
+            return
+        await _answer(lane, route, body, send)
+
+
+def _check_head(scope: Scope) -> tuple[int, str] | None:
+    """Say with which status and why a request is refused before its body is read."""
+    if scope["method"] != "POST":
+        return 405, "use POST"
+    if _JSON in scope["headers"]:
+        return None
+    for name, value in scope["headers"]:
+        if name == b"content-type" and not value.startswith(b"application/json"):
+            return 415, "Content-Type must be application/json"
+    return None
+
+
+async def _answer(lane: Lane, route: str, body: bytes, send: Send) -> None:
+    """Decode, score, answer; whatever goes wrong becomes a status and one line."""
+    metrics = lane.metrics
+    received = time.perf_counter()
+    try:
+        if route == "score":
+            transaction = read_transaction(body, extra=lane.extra)
+            (answer,) = await lane.scorer.submit((transaction,))
+            is_degraded = answer.degraded_reason is not None
+            content = encode(answer)
+        else:
+            transactions = read_transactions(body, extra=lane.extra, max_rows=lane.max_batch_rows)
+            answers = await lane.scorer.score(transactions)
+            is_degraded = any(answer.degraded_reason is not None for answer in answers)
+            content = encode(AnswerBatch(answers))
+    except RequestError as error:
+        metrics.count_request(route, "invalid")
+        await _refuse(send, 400, str(error))
+    except OverloadedError as error:
+        metrics.count_request(route, "shed")
+        await _refuse_for_now(send, f"overloaded: {error}")
+    except NoModelError as error:
+        metrics.count_request(route, "no_model")
+        await _refuse_for_now(send, str(error))
+    except Exception:
+        logger.exception("a request failed")
+        metrics.count_request(route, "failed")
+        await _refuse_for_now(send, "the service failed; its log says why")
+    else:
+        metrics.count_request(route, "degraded" if is_degraded else "ok")
+        await send_json(send, 200, content)
+        metrics.observe_latencies((time.perf_counter() - received,))
 
 
 async def _refuse(send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:

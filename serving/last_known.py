@@ -1,23 +1,37 @@
 """States seen lately answer for a store that does not: a customer's last known history.
 
 The raw states are kept, not features: windows asked for now are computed as of now, so a state a
-few seconds old misses a few seconds of events and nothing else. Two generations of bounded size: the
-older is dropped as a whole, so keeping a state costs no more than a dictionary's entry.
+few seconds old misses a few seconds of events and nothing else. States are kept by generation, a
+quarter of the age limit each; the oldest is dropped as a whole, so keeping a state costs no more
+than an entry of a dictionary.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from features.row_requests import RowRequests
 from features.row_states import RowStates
 from features.shared_summaries import SharedSummaries
 
-MAX_GENERATION_BYTES = 64 << 20
+NUM_GENERATIONS = 4
+MAX_STATES = 20_000
+"""Customers of one generation; some 100 MB."""
+
+
+@dataclass
+class _Generation:
+    """States read since ``started``, by entity."""
+
+    started: float
+    customers: dict[str, bytes] = field(default_factory=dict)
+    ips: dict[str | None, bytes] = field(default_factory=dict)
 
 
 class LastKnown:
-    """Customers' and addresses' states, each with the moment it was read.
+    """Customers' and addresses' states, and since when they are known.
 
     Args:
         max_age_seconds: Older states do not answer.
@@ -28,23 +42,21 @@ class LastKnown:
         self.max_age_seconds = max_age_seconds
         self._clock = clock
         self._read_at = float("-inf")
-        self._young: dict[tuple[str, str], tuple[bytes | None, float]] = {}
-        self._old: dict[tuple[str, str], tuple[bytes | None, float]] = {}
-        self._young_bytes = 0
+        self._generations: deque[_Generation] = deque(maxlen=NUM_GENERATIONS)
 
     def keep(self, requests: RowRequests, states: RowStates) -> None:
         """Keep what the store answered just now."""
         now = self._read_at = self._clock()
-        young = self._young
-        for customer, state in zip(requests.customers, states.customers, strict=True):
-            young["customer", customer] = (state, now)
-            self._young_bytes += 200 if state is None else 200 + len(state)
-        for ip, state in zip(requests.ips, states.ips, strict=True):
-            if ip:
-                young["ip", ip] = (state, now)
-                self._young_bytes += 200 if state is None else 200 + len(state)
-        if self._young_bytes > MAX_GENERATION_BYTES:
-            self._old, self._young, self._young_bytes = young, {}, 0
+        newest = self._generations[-1] if self._generations else None
+        if (
+            newest is None
+            or now - newest.started > self.max_age_seconds / NUM_GENERATIONS
+            or len(newest.customers) > MAX_STATES
+        ):
+            newest = _Generation(now)
+            self._generations.append(newest)
+        newest.customers.update(zip(requests.customers, states.customers, strict=True))
+        newest.ips.update(zip(requests.ips, states.ips, strict=True))
 
     def recall(
         self, requests: RowRequests, summaries: SharedSummaries
@@ -56,45 +68,42 @@ class LastKnown:
             summaries: What the store said of merchants and categories when it last answered.
 
         Returns:
-            The states, and for each row the age in seconds of the oldest it needed, or ``None`` if
-            some are not known, or too old: the row's states are then empty.
+            The states, and for each row the age in seconds that the oldest it needed may have, or
+            ``None`` if some are not known, or too old: the row's states are then empty.
         """
         now = self._clock()
-        ages = [self._find_age(requests, row, summaries, now) for row in range(len(requests))]
-        is_known = [age is not None for age in ages]
-        places, words = summaries.locate(
-            _blank(requests.merchants, is_known), _blank(requests.categories, is_known)
+        customers, ips, ages = [], [], []
+        for row, customer in enumerate(requests.customers):
+            state, started = self._find_customer(customer)
+            address, address_started = self._find_ip(requests.ips[row])
+            oldest = min(started, address_started, self._date_summaries(requests, row, summaries))
+            is_known = now - oldest <= self.max_age_seconds
+            customers.append(state if is_known else b"")
+            ips.append(address if is_known else b"")
+            ages.append(now - oldest if is_known else None)
+        located = summaries.locate(
+            _blank(requests.merchants, ages), _blank(requests.categories, ages)
         )
-        states = RowStates(
-            customers=[
-                self._get("customer", customer)[0] if known else None
-                for customer, known in zip(requests.customers, is_known, strict=True)
-            ],
-            ips=[
-                self._get("ip", ip)[0] if known and ip else None
-                for ip, known in zip(requests.ips, is_known, strict=True)
-            ],
-            places=places,
-            summaries=words,
-        )
-        return states, ages
+        return RowStates(customers, ips, located), ages
 
-    def _find_age(
-        self, requests: RowRequests, row: int, summaries: SharedSummaries, now: float
-    ) -> float | None:
-        ip = requests.ips[row]
-        times = [self._get("customer", requests.customers[row])[1]]
-        if ip:
-            times.append(self._get("ip", ip)[1])
-        if requests.merchants[row] or requests.categories[row]:
-            times.append(self._read_at if summaries.has(requests, row) else float("-inf"))
-        age = now - min(times)
-        return age if age <= self.max_age_seconds else None
+    def _find_customer(self, customer: str) -> tuple[bytes, float]:
+        """Return a state, and since when it may have been outdated."""
+        for generation in reversed(self._generations):
+            if customer in generation.customers:
+                return generation.customers[customer], generation.started
+        return b"", float("-inf")
 
-    def _get(self, kind: str, entity: str) -> tuple[bytes | None, float]:
-        unknown = (None, float("-inf"))
-        return self._young.get((kind, entity)) or self._old.get((kind, entity)) or unknown
+    def _find_ip(self, ip: str | None) -> tuple[bytes, float]:
+        if not ip:
+            return b"", float("inf")
+        for generation in reversed(self._generations):
+            if ip in generation.ips:
+                return generation.ips[ip], generation.started
+        return b"", float("-inf")
+
+    def _date_summaries(self, requests: RowRequests, row: int, summaries: SharedSummaries) -> float:
+        return self._read_at if summaries.has(requests, row) else float("-inf")
 
 
-def _blank(entities: Sequence[str | None], is_known: Sequence[bool]) -> list[str | None]:
-    return [entity if known else None for entity, known in zip(entities, is_known, strict=True)]
+def _blank(entities: Sequence[str | None], ages: Sequence[float | None]) -> list[str | None]:
+    return [None if age is None else entity for entity, age in zip(entities, ages, strict=True)]

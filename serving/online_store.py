@@ -111,7 +111,7 @@ class OnlineStore:
                 self.breaker.succeed(ticket)
                 self._tell(None)
                 self.last_known.keep(requests, states)
-                return StoreAnswer(states, [0.0] * len(requests))
+                return StoreAnswer(states, [0.0] * len(requests.customers))
         return StoreAnswer(*self.last_known.recall(requests, self._store.reader.summaries))
 
     def close(self) -> None:

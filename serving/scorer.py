@@ -1,8 +1,8 @@
 """Transactions become scores, decisions and prediction records, many requests in one batch.
 
-All requests that arrive in one turn of the event loop are scored together: one round trip to the
-online store, one call of the compiled features, one of the model, one record. Both lanes of the
-service use the same scorer.
+Requests that arrive while a batch is under way are scored together by the next: one round trip to
+the online store, one call of the compiled features, one of the model, one record. The busier the
+service, the larger its batches and the less a request costs. Both lanes use the same scorer.
 
 Invariants: every row of one call is answered by one model, whatever is promoted meanwhile. A store
 that fails costs history, never the answer, and the answer says so. More waiting rows than
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 
 from features.fraud_selection import FeatureSet
@@ -75,8 +76,7 @@ class ScoreCounts(NamedTuple):
     degraded: int
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A request that the next batch answers."""
 
     transactions: Sequence[Scorable]
@@ -118,6 +118,7 @@ class Scorer:
         self._is_flush_due = False
         self._batches: set[asyncio.Task[None]] = set()
         self._has_answered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def replace_champion(self, version: str, artefact: Artefact) -> None:
         """Let another model answer every batch that starts from now on.
@@ -158,11 +159,11 @@ class Scorer:
         """
         rows = len(transactions)
         self._check_accepts(rows)
-        loop = asyncio.get_running_loop()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[list[Answer]] = loop.create_future()
         self._waiting.append(_Waiting(transactions, future, time.perf_counter()))
         self._num_waiting_rows += rows
-        if not self._is_flush_due:
+        if not self._is_flush_due and not self._batches:
             self._is_flush_due = True
             loop.call_soon(self._flush)
         return future
@@ -209,7 +210,13 @@ class Scorer:
         for group in _group(waiting):
             task = asyncio.get_running_loop().create_task(self._answer(group))
             self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        """Start on what has gathered while the last batch was under way."""
+        self._batches.discard(task)
+        if self._waiting and not self._batches:
+            self._flush()
 
     async def _answer(self, group: Sequence[_Waiting]) -> None:
         """Score one batch and hand each request its part."""
@@ -283,7 +290,9 @@ class Scorer:
     ) -> tuple[FeatureRows, list[str | None]]:
         """Compute features; without history, those that need none."""
         computed, _ = compute_features(found.states, requests)
-        degraded: list[str | None] = [None] * len(requests)
+        degraded: list[str | None] = [None] * len(transactions)
+        if not any(age is None or age for age in found.ages):
+            return self._layout.arrange(computed, transactions), degraded
         for row, age in enumerate(found.ages):
             if age is None:
                 computed[row, NEEDS_HISTORY] = np.nan
@@ -327,10 +336,10 @@ def _predict_without_history(
     Returns:
         What answered, the scores and the decisions.
     """
-    if getattr(artefact, "request_model", None) is not None:
+    if artefact.request_model is not None:
         scores = artefact.predict_request(matrix)
         return REQUEST_ONLY, scores, artefact.decide_request(scores, amounts).tolist()
-    if getattr(artefact, "rule", None) is not None:
+    if artefact.rule is not None:
         return RULE, artefact.rule.scores(amounts), artefact.rule.decide(amounts).tolist()
     scores = artefact.predict_matrix(matrix)  # an artefact of before: the model with gaps
     return REQUEST_ONLY, scores, artefact.decide(scores, amounts).tolist()
@@ -363,10 +372,7 @@ def _make_answers(
     if reasons is None:
         return answers
     return [
-        Answer(
-            *(getattr(answer, name) for name in Answer.__struct_fields__[:-1]),
-            [Reason(name, value) for name, value in row],
-        )
+        msgspec.structs.replace(answer, reasons=[Reason(name, value) for name, value in row])
         for answer, row in zip(answers, reasons, strict=True)
     ]
 

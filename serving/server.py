@@ -172,6 +172,7 @@ def _launch(config: FraudConfig, *, port: int, output: IO[str]) -> subprocess.Po
         "OMP_WAIT_POLICY": "passive",  # threads that wait must not spin on the requests' cores
         "BENTOML_CONFIG_OPTIONS": f"services.FraudService.workers={workers}",
         "PYTHONUNBUFFERED": "1",
+        "FORWARDED_ALLOW_IPS": "",  # nobody's word for where a request came from is taken
     }
     environment.pop("THROUGHLINE_RUNS", None)
     address = ["--host", config.serving.host, "--port", str(port)]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.feast_layout import encode_value
 from features.fraud_online import compute_online
 from features.fraud_rows import COLUMNS, TILED, UNREADABLE, compile_kernel
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, LABEL_DAY, MERCHANT_EVENT, pack
@@ -111,16 +112,24 @@ def build_rows(rows):
     for row, (_, _, _, merchant, labels, category) in enumerate(rows):
         summaries.put_merchant(f"m{row}", merchant, labels)
         summaries.put_category(f"c{row}", category)
-    merchants, categories = [f"m{i}" for i in range(num)], [f"c{i}" for i in range(num)]
-    places, words = summaries.locate(merchants, categories)
+    merchants = [f"m{row}" if code else None for row, code in enumerate(integers[:, 1])]
+    categories = [f"c{row}" if code else None for row, code in enumerate(integers[:, 4])]
+    located = summaries.locate(merchants, categories)
     asked = RowRequests(["c"] * num, ["i"] * num, merchants, categories, integers, floats)
-    states = RowStates([r[1] for r in rows], [r[2] for r in rows], places, words)
+    states = RowStates([wrap(r[1]) for r in rows], [wrap(r[2]) for r in rows], located)
     names = ("event_time_us", "merchant_code", "device_code", "ip_code", "category_code")
     columns = {name: integers[:, i].copy() for i, name in enumerate(names)}
     columns |= {n: floats[:, i].copy() for i, n in enumerate(("amount", "latitude", "longitude"))}
     kinds = ("customer_events", "ip_events", "merchant_events", "merchant_labels")
     by_kind = {kind: [row[i + 1] for row in rows] for i, kind in enumerate(kinds)}
+    for kind in ("merchant_events", "merchant_labels"):  # a request that names none has no state
+        named = zip(by_kind[kind], merchants, strict=True)
+        by_kind[kind] = [state if name else None for state, name in named]
     return asked, states, ({**by_kind, "category_labels": [row[5] for row in rows]}, columns)
+
+
+def wrap(state):
+    return b"" if state is None else encode_value(state)
 
 
 def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over():
@@ -129,11 +138,11 @@ def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over
     events["amount"] = 1e15, 0.01, 0.03
     summaries = SharedSummaries()
     summaries.put_merchant("m", pack(events), None)
-    places, words = summaries.locate(["m"], [None])
+    located = summaries.locate(["m"], [None])
     asked = RowRequests(
         ["c"], [None], ["m"], [None], np.array([[NOW, 1, 0, 0, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
-    features, _ = compute_features(RowStates([None], [None], places, words), asked)
+    features, _ = compute_features(RowStates([b""], [b""], located), asked)
     assert features[0, COLUMNS.index("merchant_amount_mean_30d")] == pytest.approx(0.02, rel=1e-12)
 
 
@@ -142,26 +151,26 @@ def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over
 )
 def test_bytes_that_are_no_state_are_an_error_and_no_features(state):
     summaries = SharedSummaries()
-    places, words = summaries.locate([None], [None])
+    located = summaries.locate([None], [None])
     asked = RowRequests(
         ["c"], ["i"], [None], [None], np.array([[NOW, 0, 0, 1, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
     if state == b"":  # an unknown entity, no error
-        compute_features(RowStates([state], [None], places, words), asked)
+        compute_features(RowStates([state], [b""], located), asked)
         return
     with pytest.raises(ValueError, match="state this version cannot read"):
-        compute_features(RowStates([None], [state], places, words), asked)
+        compute_features(RowStates([b""], [encode_value(state)], located), asked)
 
 
 def test_a_state_with_tiles_is_marked():
     events = np.zeros(2, CUSTOMER_EVENT)
     events["event_time"] = NOW - 5 * HOUR, NOW - 1
     tiles = append_tiles(pack_none(), events["event_time"][:1], events["amount"][:1])
-    places, words = SharedSummaries().locate([None], [None])
+    located = SharedSummaries().locate([None], [None])
     asked = RowRequests(
         ["c"], [None], [None], [None], np.array([[NOW, 0, 0, 0, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
-    _, marks = compute_features(RowStates([pack(events[1:], tiles)], [None], places, words), asked)
+    _, marks = compute_features(RowStates([wrap(pack(events[1:], tiles))], [b""], located), asked)
     assert marks.tolist() == [TILED]
     assert UNREADABLE != TILED
     assert compile_kernel() is compile_kernel()
