@@ -18,7 +18,7 @@ import numpy as np
 from configs.benchmark import Target, build_benchmark, measure_in_a_process
 from configs.files import write_whole
 from configs.progress import show_progress
-from serving.device import MAX_DIFFERENCE
+from serving.device import MAX_DIFFERENCE, measure_difference
 from serving.device_engines import ENGINES, measure_engine, score_once
 from serving.device_models import TimedModels, prepare_models
 from serving.device_picture import plot_batch_times
@@ -129,7 +129,8 @@ def build_targets(
 
     Args:
         crossover_rows: From ``find_crossover``.
-        difference: Largest between the torch engines' margins and ONNX Runtime's, log-odds.
+        difference: Largest between the torch engines' margins and ONNX Runtime's
+            (``serving.device.measure_difference``).
         largest: The largest batch measured.
     """
     return [
@@ -182,7 +183,7 @@ def _compare(engines: Sequence[str], models: TimedModels, folder: Path) -> float
         )
         answers[engine] = np.load(path)
     expected = answers.pop("onnx_runtime")
-    return max(float(np.max(np.abs(margins - expected))) for margins in answers.values())
+    return max(measure_difference(margins, expected) for margins in answers.values())
 
 
 def _get_content(models: TimedModels, engine: str) -> bytes:
