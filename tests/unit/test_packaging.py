@@ -26,6 +26,8 @@ DEPENDENCIES = [
 OUR_PACKAGES = {"configs", "data", "features", "training", "serving", "monitoring"}
 OUR_MODULES = {path.stem for path in ROOT.glob("*.py")}
 DISTRIBUTIONS = {
+    "opentelemetry": "opentelemetry-sdk",
+    "prometheus_client": "prometheus-client",
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
     "hdrh": "hdrhistogram",
