@@ -108,6 +108,7 @@ class ServingSection(Frozen):
     log_flush_seconds: PositiveFloat
     log_queue_rows: PositiveInt
     startup_timeout_seconds: PositiveFloat
+    trace_share: Share
 
 
 class StackSection(Frozen):
