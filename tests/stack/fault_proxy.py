@@ -47,7 +47,9 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._flows = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="fault-proxy", daemon=True
+        )
 
     def pass_on(self) -> None:
         """Forward everything at once, first what a stall held back; take connections."""

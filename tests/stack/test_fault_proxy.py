@@ -32,7 +32,7 @@ class EchoServer(socketserver.ThreadingTCPServer):
 @pytest.fixture(scope="module")
 def echo_port() -> Iterator[int]:
     with EchoServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server.server_address[1]
         server.shutdown()
@@ -75,7 +75,7 @@ def is_silent(client: socket.socket) -> bool:
 def test_everything_passes_whole_and_in_order(proxy):
     text = bytes(range(256)) * 4096
     with connect(proxy) as client:
-        threading.Thread(target=client.sendall, args=(text,)).start()
+        threading.Thread(target=client.sendall, args=(text,), daemon=True).start()
         assert read(client, len(text)) == text
 
 
