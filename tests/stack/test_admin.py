@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import subprocess
 import sys
@@ -208,7 +209,7 @@ def test_a_service_without_a_token_has_no_such_routes(runs, tmp_path):
     [
         *(b"", b"\xff", b"{}", b"2", b'{"version": 2}', b'{"version": "x"}'),
         *(b'{"version": "../2"}', b'{"version": "2", "force": true}'),
-        b'{"version": "%s"}' % (b"2" * 2000),
+        b'{"version": "2"}' + b" " * 2000,  # right, and too large
     ],
 )
 def test_a_body_that_names_no_version_is_refused(operator, runs, body):
@@ -257,6 +258,18 @@ def test_swaps_at_once_happen_one_after_another(operator, runs):
     assert statuses == [200] * 8
     assert [line["from"] for line in lines] == ["1", *(line["to"] for line in lines[:-1])]
     assert get_champion(runs)[0] == lines[-1]["to"]
+
+
+def test_nothing_moves_while_another_process_is_at_it(operator, runs):
+    operator.audit_file.parent.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with operator.audit_file.open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            answer = pool.submit(operator.swap, "2")
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=1.0)
+            assert get_champion(runs)[0] == "1"
+        assert answer.result(timeout=30) == (200, {"from": "1", "to": "2"})
 
 
 def test_a_token_must_be_long_enough_to_be_a_secret():
