@@ -67,9 +67,10 @@ def run_monitor(
         train: What trains a challenger; without it a decision to retrain is only reported.
 
     Returns:
-        ``rows``, ``num_truncated`` (lines of the log that a killed service left unfinished, set
-        aside), ``quality``, ``drift``, ``performance``, ``decision``, ``retrain``, ``wrote`` and
-        ``next``; the same is in ``monitor.json``, beside Evidently's ``report.html``.
+        ``rows``, ``num_truncated`` (segments of the log that a killed service left unfinished; what
+        is whole of them is read), ``quality``, ``drift``, ``performance``, ``decision``,
+        ``retrain``, ``wrote`` and ``next``; the same is in ``monitor.json``, beside Evidently's
+        ``report.html``.
 
     Raises:
         FileNotFoundError: If there is no champion or no prediction.

@@ -106,6 +106,7 @@ class FraudService:
         self.extra = list_extra_columns(store.feature_set, contract=TRANSACTION_COLUMNS)
         self.log = PredictionLog(
             get_prediction_folder(config.runs),
+            feature_set=store.feature_set,
             flush_seconds=config.serving.log_flush_seconds,
             max_pending=config.serving.log_queue_rows,
         )

@@ -1,10 +1,10 @@
-"""Predictions become lines of JSON on disk, off the request's path; drops are counted.
+"""Predictions become Arrow record batches on disk, off the request's path; drops are counted.
 
-Each process appends to a segment of its own, ``<folder>/<UTC day>-<started>-<process>.jsonl``, in
-one write per flush. A record is a whole line or it is not there: what a killed process left of
-its last line is set aside by the reader and counted. A process killed with -9 loses what it had
-not flushed, at most ``flush_seconds`` of records; a power cut may lose more, since nothing is
-synced to the disk.
+Each process appends to segments of its own, ``<folder>/<UTC day>-<started>-<process>-<n>.arrows``:
+a new one each day and after a write that failed. A flush is one record batch of columns, so that
+a record costs the interpreter next to nothing; it is there whole or not at all (see
+``serving.prediction_segment``). A process killed with -9 loses what it had not flushed, at most
+``flush_seconds`` of records; a power cut may lose more, since nothing is synced to the disk.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import msgspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from serving.prediction_records import build_frames, build_records, build_schema, is_record_schema
+from serving.prediction_segment import SUFFIX, SegmentWriter, read_segment
+
+if TYPE_CHECKING:
+    from features.fraud_selection import FeatureSet
+    from training.encoding import Floats, Integers
 
 logger = logging.getLogger("bentoml.throughline")
 
@@ -32,45 +40,37 @@ LOAD_TEST_PREFIX = "throughline-load:"
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """What one request was answered, as columns; rows share the request's order.
+    """What some transactions were answered at one moment, as columns in the same order.
 
     Attributes:
-        prediction_time: When the answer was decided.
-        model_version: Which model answered all of it.
+        prediction_time_us: When the answers were decided, microseconds since 1970.
+        model_version: Which model answered all of them.
         arm: The role the model played, ``champion`` until a challenger shares the traffic.
-        transactions: At least ``transaction_id``, ``event_time`` (UTC), ``amount``.
-        features: The model's inputs as scored: numbers (NaN for missing) and strings.
-        scores: Calibrated probabilities, one per row.
+        transaction_ids: One per row.
+        event_times_us: When each happened, microseconds since 1970. Shape ``(rows,)``.
+        amounts: Account currency. Shape ``(rows,)``.
+        features: The model's numbers as scored, in the order of ``FeatureSet.numeric``, NaN for
+            missing. Shape ``(rows, numeric features)``.
+        categories: Its strings, None for missing: one sequence of all rows for each of
+            ``FeatureSet.categorical``.
+        scores: Calibrated probabilities. Shape ``(rows,)``.
         decisions: ``approve``, ``review`` or ``decline``, one per row.
-        degraded_reason: Why history is missing from all rows, or None.
-        latency_ms: From the request's decoded rows to its decisions, for the batch as a whole.
+        degraded_reasons: Why a row was answered with less than it should have been, or None.
+        latency_ms: From the decoded request to its decision. Shape ``(rows,)``.
     """
 
-    prediction_time: datetime
+    prediction_time_us: int
     model_version: str
     arm: str
-    transactions: pd.DataFrame
-    features: pd.DataFrame
-    scores: list[float]
-    decisions: list[Decision]
-    degraded_reason: str | None
-    latency_ms: float
-
-
-class PredictionRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """One line of the log."""
-
-    prediction_time: datetime
-    transaction_id: str
-    event_time: datetime
-    amount: float
-    model_version: str
-    arm: str
-    features: dict[str, float | str | None]
-    score: float
-    decision: Decision
-    degraded_reason: str | None
-    latency_ms: float
+    transaction_ids: Sequence[str]
+    event_times_us: Integers
+    amounts: Floats
+    features: Floats
+    categories: Sequence[Sequence[str | None]]
+    scores: Floats
+    decisions: Sequence[Decision]
+    degraded_reasons: Sequence[str | None]
+    latency_ms: Floats
 
 
 class LogCounts(NamedTuple):
@@ -86,17 +86,26 @@ class PredictionLog:
 
     Args:
         folder: Where the segments are; made if absent.
+        feature_set: Names the columns of every batch's ``features`` and its ``categories``.
         flush_seconds: How long a record may wait in memory.
         max_pending: How many records may wait; further ones are dropped and counted.
     """
 
-    def __init__(self, folder: Path, *, flush_seconds: float, max_pending: int) -> None:
+    def __init__(
+        self, folder: Path, *, feature_set: FeatureSet, flush_seconds: float, max_pending: int
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.feature_set = feature_set
         self.flush_seconds = flush_seconds
         self.max_pending = max_pending
+        self._schema = build_schema(feature_set)
         self._started = f"{datetime.now(UTC):%H%M%S%f}-{os.getpid()}"
+        self._num_segments = 0
+        self._segment: SegmentWriter | None = None
+        self._day = ""
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._batches: deque[ScoredBatch] = deque()
         self._counts = LogCounts(0, 0, 0)
         self._closing = threading.Event()
@@ -111,7 +120,7 @@ class PredictionLog:
 
     def append(self, batch: ScoredBatch) -> None:
         """Queue a batch for writing, or drop it whole if the queue has no room for it."""
-        rows = len(batch.scores)
+        rows = len(batch.transaction_ids)
         with self._lock:
             written, pending, dropped = self._counts
             if pending + rows > self.max_pending or self._closing.is_set():
@@ -122,33 +131,38 @@ class PredictionLog:
 
     def flush(self) -> None:
         """Write everything queued so far; a failed write drops its records and counts them."""
-        with self._lock:
-            batches, self._batches = self._batches, deque()
-        if not batches:
-            return
-        rows = sum(len(batch.scores) for batch in batches)
-        num_written = rows if self._try_to_write(batches) else 0
-        with self._lock:
-            written, pending, dropped = self._counts
-            self._counts = LogCounts(
-                written + num_written, pending - rows, dropped + rows - num_written
-            )
+        with self._writing:
+            with self._lock:
+                batches, self._batches = self._batches, deque()
+            if not batches:
+                return
+            rows = sum(len(batch.transaction_ids) for batch in batches)
+            num_written = rows if self._try_to_write(batches) else 0
+            with self._lock:
+                written, pending, dropped = self._counts
+                self._counts = LogCounts(
+                    written + num_written, pending - rows, dropped + rows - num_written
+                )
 
     def close(self) -> None:
         """Stop the writer after a last flush; later batches are dropped and counted."""
         self._closing.set()
         self._writer.join()
         self.flush()
+        with self._writing:
+            self._end_segment()
 
     def _write_until_closed(self) -> None:
         while not self._closing.wait(self.flush_seconds):
             self.flush()
 
-    def _try_to_write(self, batches: deque[ScoredBatch]) -> bool:
+    def _try_to_write(self, batches: Sequence[ScoredBatch]) -> bool:
         """Write the batches; whatever goes wrong is logged, for the writer must not die of it."""
         try:
-            self._append_to_segment(b"".join(encode_batch(batch) for batch in batches))
+            records = build_records(batches, schema=self._schema)
+            self._open_segment().append(records)
         except OSError as error:
+            self._segment = None  # it has closed itself; the next write begins another
             logger.error("prediction records lost: %s", error)  # noqa: TRY400
             return False
         except Exception:
@@ -156,52 +170,22 @@ class PredictionLog:
             return False
         return True
 
-    def _append_to_segment(self, lines: bytes) -> None:
-        """Append whole lines; if that fails half-way, take the half back."""
-        segment = self.folder / f"{datetime.now(UTC):%Y-%m-%d}-{self._started}.jsonl"
-        handle = os.open(segment, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        size_before = os.fstat(handle).st_size
-        try:
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-        except OSError:
-            os.ftruncate(handle, size_before)
-            raise
-        finally:
-            os.close(handle)
+    def _open_segment(self) -> SegmentWriter:
+        """Return today's segment; a new one if the day changed or the last one failed."""
+        day = f"{datetime.now(UTC):%Y-%m-%d}"
+        if day != self._day:
+            self._end_segment()
+        if self._segment is None:
+            name = f"{day}-{self._started}-{self._num_segments}{SUFFIX}"
+            self._segment = SegmentWriter(self.folder / name, schema=self._schema)
+            self._num_segments += 1
+            self._day = day
+        return self._segment
 
-
-def encode_batch(batch: ScoredBatch) -> bytes:
-    """Encode a batch as one line of JSON per row; NaN becomes null."""
-    names = list(batch.features.columns)
-    rows = zip(
-        batch.transactions["transaction_id"].tolist(),
-        [time.to_pydatetime() for time in batch.transactions["event_time"]],
-        batch.transactions["amount"].tolist(),
-        zip(*(batch.features[name].tolist() for name in names), strict=True),
-        batch.scores,
-        batch.decisions,
-        strict=True,
-    )
-    encode = msgspec.json.Encoder().encode
-    lines = bytearray()
-    for transaction_id, event_time, amount, values, score, decision in rows:
-        record = PredictionRecord(
-            prediction_time=batch.prediction_time,
-            transaction_id=transaction_id,
-            event_time=event_time,
-            amount=amount,
-            model_version=batch.model_version,
-            arm=batch.arm,
-            features=dict(zip(names, values, strict=True)),
-            score=score,
-            decision=decision,
-            degraded_reason=batch.degraded_reason,
-            latency_ms=batch.latency_ms,
-        )
-        lines += encode(record) + b"\n"
-    return bytes(lines)
+    def _end_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
 
 
 def get_prediction_folder(runs: Path) -> Path:
@@ -218,59 +202,35 @@ def load_predictions(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         ``(predictions, features)`` with the same index, in order of ``prediction_time``.
         ``predictions`` has one row per record and its columns except ``features``; times are
-        ``datetime64[us, UTC]``. ``predictions.attrs["num_truncated"]`` counts the lines a killed
-        process left unfinished. ``features`` has a column per feature name: float64 where no
-        value is a string, else objects; NaN or None where a record had null or lacked it. Both
-        are empty, with no feature columns, if there is no record. The inventions of a load test
-        (``LOAD_TEST_PREFIX``) are left out.
+        ``datetime64[us, UTC]``. ``predictions.attrs["num_truncated"]`` counts the segments whose
+        last record batch a killed process left unfinished. ``features`` has a column per feature
+        name: float64 where no value is a string, else objects; NaN or None where a record lacked
+        it. Both are empty, with no feature columns, if there is no record. The inventions of a
+        load test (``LOAD_TEST_PREFIX``) are left out.
 
     Raises:
-        ValueError: If a finished line is not a prediction record; the message names it.
+        ValueError: If a segment is damaged or was written by an earlier release; the message
+            names it.
     """
-    records: list[PredictionRecord] = []
-    num_truncated = 0
-    for segment in sorted(folder.glob("*.jsonl")):
-        lines, tail = _split_lines(segment.read_bytes())
-        num_truncated += bool(tail)
-        records.extend(_decode_lines(lines, segment=segment))
-    records.sort(key=lambda record: record.prediction_time)
-    names = [name for name in PredictionRecord.__struct_fields__ if name != "features"]
-    predictions = pd.DataFrame(
-        {name: [getattr(record, name) for record in records] for name in names}
-    )
-    for name in ("prediction_time", "event_time"):
-        predictions[name] = pd.to_datetime(predictions[name], utc=True).astype(
-            "datetime64[us, UTC]"
+    old = next(folder.glob("*.jsonl"), None)
+    if old is not None:
+        raise ValueError(
+            f"{old} was written by an earlier release, as lines of JSON, which this one does not"
+            " read; move it out of the folder"
         )
+    batches: list[pa.RecordBatch] = []
+    num_truncated = 0
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        segment = read_segment(path)
+        if not all(is_record_schema(batch.schema) for batch in segment.batches):
+            raise ValueError(f"{path} is no prediction log, its columns are others; move it away")
+        num_truncated += segment.is_truncated
+        batches.extend(_leave_out_load_tests(batch) for batch in segment.batches)
+    predictions, features = build_frames([batch for batch in batches if len(batch)])
     predictions.attrs["num_truncated"] = num_truncated
-    return predictions, _build_features(records)
+    return predictions, features
 
 
-def _split_lines(content: bytes) -> tuple[list[bytes], bytes]:
-    """Split into finished lines and what follows the last line feed."""
-    *lines, tail = content.split(b"\n")
-    return lines, tail
-
-
-def _decode_lines(lines: list[bytes], *, segment: Path) -> Iterator[PredictionRecord]:
-    decoder = msgspec.json.Decoder(PredictionRecord)
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = decoder.decode(line)
-        except msgspec.DecodeError as error:
-            raise ValueError(
-                f"{segment} line {number} is no prediction record ({error}); "
-                "remove the line or move the file away"
-            ) from error
-        if not record.transaction_id.startswith(LOAD_TEST_PREFIX):
-            yield record
-
-
-def _build_features(records: list[PredictionRecord]) -> pd.DataFrame:
-    names = dict.fromkeys(name for record in records for name in record.features)
-    columns = {}
-    for name in names:
-        values = [record.features.get(name) for record in records]
-        is_text = any(isinstance(value, str) for value in values)
-        columns[name] = pd.Series(values, dtype=object if is_text else "float64")
-    return pd.DataFrame(columns, index=range(len(records)))
+def _leave_out_load_tests(batch: pa.RecordBatch) -> pa.RecordBatch:
+    is_invented = pc.starts_with(batch["transaction_id"], LOAD_TEST_PREFIX)
+    return batch.filter(pc.invert(is_invented))

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -132,19 +131,26 @@ class Scorer:
         )
         decisions = champion.artefact.decide(scores, transactions["amount"].to_numpy())
         latency_ms = (time.perf_counter() - started) * 1e3
+        rows = len(transactions)
         batch = ScoredBatch(
-            prediction_time=datetime.now(UTC),
+            prediction_time_us=time.time_ns() // 1_000,
             model_version=champion.version,
             arm="champion",
-            transactions=transactions,
-            features=features[list(self.feature_set.names)],
-            scores=scores.tolist(),
+            transaction_ids=transactions["transaction_id"].tolist(),
+            event_times_us=to_microseconds(transactions["event_time"]),
+            amounts=transactions["amount"].to_numpy(np.float64),
+            features=features[list(self.feature_set.numeric)].to_numpy(np.float64),
+            categories=[
+                features[name].astype(object).where(features[name].notna(), None).tolist()
+                for name in self.feature_set.categorical
+            ],
+            scores=scores,
             decisions=[cast("Decision", str(decision)) for decision in decisions],
-            degraded_reason=degraded_reason,
-            latency_ms=latency_ms,
+            degraded_reasons=[degraded_reason] * rows,
+            latency_ms=np.full(rows, latency_ms),
         )
         self.record(batch)
-        self._count(len(transactions), is_degraded=degraded_reason is not None)
+        self._count(rows, is_degraded=degraded_reason is not None)
         reasons = champion.artefact.explain(features, top=NUM_REASONS) if explain else None
         return _make_answers(batch, reasons)
 
@@ -175,13 +181,15 @@ def _make_answers(
     return [
         Answer(
             transaction_id=transaction_id,
-            score=batch.scores[row],
+            score=score,
             decision=batch.decisions[row],
             model_version=batch.model_version,
             reasons=None if reasons is None else reasons[row],
-            degraded_reason=batch.degraded_reason,
+            degraded_reason=batch.degraded_reasons[row],
         )
-        for row, transaction_id in enumerate(batch.transactions["transaction_id"])
+        for row, (transaction_id, score) in enumerate(
+            zip(batch.transaction_ids, batch.scores.tolist(), strict=True)
+        )
     ]
 
 

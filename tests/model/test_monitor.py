@@ -11,11 +11,13 @@ from sklearn.metrics import average_precision_score
 from configs.files import read_json
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
+from features.fraud_history import to_microseconds
+from features.fraud_selection import FeatureSet
 from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
 from monitoring.fraud import run_monitor
 from monitoring.fraud_retraining import judge_challenger
-from serving.prediction_log import ScoredBatch, encode_batch, get_prediction_folder
+from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 from training.artefact import load_artefact, load_reference, save_artefact
 from training.fraud import run_train
 from training.registry import (
@@ -73,24 +75,33 @@ def answer(config, features):
 
     def write(first: float, last: float, *, change=lambda rows: rows, version=None) -> None:
         folder = get_prediction_folder(config.runs)
-        for old in folder.glob("*.jsonl"):
+        for old in folder.glob("*.arrows"):
             old.unlink()
         folder.mkdir(exist_ok=True)
         champion_version, place = get_champion(config.runs)
         champion = load_artefact(place)
         rows = features[features["event_time"].between(at(config, first), at(config, last))]
+        served = change(rows[list(champion.features)].copy())
+        categorical = tuple(champion.spec.encoding.vocabularies)
+        feature_set = FeatureSet(tuple(served.columns), categorical=categorical, dropped={})
         batch = ScoredBatch(
-            prediction_time=pd.Timestamp("2026-11-01", tz="UTC").to_pydatetime(),
+            prediction_time_us=1_793_491_200_000_000,  # 2026-11-01
             model_version=version or champion_version,
             arm="champion",
-            transactions=rows.assign(amount=1.0),
-            features=change(rows[list(champion.features)].copy()),
-            scores=champion.predict(rows).tolist(),
+            transaction_ids=rows["transaction_id"].tolist(),
+            event_times_us=to_microseconds(rows["event_time"]),
+            amounts=np.ones(len(rows)),
+            features=served[list(feature_set.numeric)].to_numpy(np.float64),
+            categories=[served[name].tolist() for name in categorical],
+            scores=champion.predict(rows),
             decisions=["approve"] * len(rows),
-            degraded_reason=None,
-            latency_ms=1.0,
+            degraded_reasons=[None] * len(rows),
+            latency_ms=np.ones(len(rows)),
         )
-        (folder / "2026-11-01-1.jsonl").write_bytes(encode_batch(batch))
+        log = PredictionLog(folder, feature_set=feature_set, flush_seconds=3600, max_pending=10**9)
+        log.append(batch)
+        log.close()
+        assert log.counts == (len(rows), 0, 0)
 
     return write
 
@@ -200,12 +211,12 @@ def test_the_window_ends_where_it_was_told_to(config, answer):
     )
 
 
-def test_lines_that_a_killed_service_left_unfinished_are_set_aside_and_counted(config, answer):
+def test_what_a_killed_service_left_unfinished_is_set_aside_and_counted(config, answer):
     answer(75, 79)
     whole = run_monitor(without_drift(config))
-    (segment,) = get_prediction_folder(config.runs).glob("*.jsonl")
-    with segment.open("ab") as stream:
-        stream.write(b'{"prediction_time": "2026-11-0')
+    (segment,) = get_prediction_folder(config.runs).glob("*.arrows")
+    end = b"\xff\xff\xff\xff\0\0\0\0"
+    segment.write_bytes(segment.read_bytes().removesuffix(end) + b"\xff\xff\xff\xff\x08")
     cut = run_monitor(without_drift(config))
     assert (whole["num_truncated"], cut["num_truncated"]) == (0, 1)
     assert cut["rows"] == whole["rows"]
@@ -275,7 +286,7 @@ def test_a_log_without_answers_of_the_champion_is_a_one_line_error(config, answe
 
 
 def test_an_empty_log_is_a_one_line_error_that_says_what_to_do(config):
-    for old in get_prediction_folder(config.runs).glob("*.jsonl"):
+    for old in get_prediction_folder(config.runs).glob("*.arrows"):
         old.unlink()
     with pytest.raises(FileNotFoundError, match="throughline fraud serve"):
         run_monitor(config)

@@ -3,9 +3,9 @@
 import json
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,13 +13,19 @@ import throughline
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
 from features.fast_reader import FastReader
+from features.fraud_history import to_microseconds
 from features.fraud_stream import connect_stream
 from features.publish import publish_labels
 from features.store import open_feature_store
 from features.store_build import run_features
 from monitoring.fraud_parity import load_sample, run_parity
 from monitoring.parity import check_parity, measure_parity
-from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
+from serving.prediction_log import (
+    PredictionLog,
+    ScoredBatch,
+    get_prediction_folder,
+    load_predictions,
+)
 
 TINY = {
     "data.size": "tiny",
@@ -44,7 +50,7 @@ def serve_rest(config):
     store = open_feature_store(config.runs)
     stream = connect_stream(config.runs, store, config.stream)
     reader, processor = FastReader(stream.states), stream.make_processor()
-    log = PredictionLog(get_prediction_folder(config.runs), flush_seconds=3600, max_pending=10**6)
+    log = open_log(config)
     rest = transactions[transactions["event_time"] >= store.built_as_of]
     published_day = None
     for hour, rows in rest.groupby(rest["event_time"].dt.floor("h")):
@@ -58,18 +64,31 @@ def serve_rest(config):
     log.close()
 
 
+def open_log(config):
+    features = open_feature_store(config.runs).features
+    folder = get_prediction_folder(config.runs)
+    return PredictionLog(folder, feature_set=features, flush_seconds=3600, max_pending=10**6)
+
+
 def score(store, reader, rows):
     features = pd.DataFrame(reader.read(rows)).assign(card_type=rows["card_type"])
+    return build_batch(rows, features, feature_set=store.features)
+
+
+def build_batch(rows, features, *, feature_set):
     return ScoredBatch(
-        prediction_time=datetime.now(UTC),
+        prediction_time_us=1_800_000_000_000_000,
         model_version="1",
         arm="champion",
-        transactions=rows,
-        features=features[list(store.features.names)],
-        scores=[0.5] * len(rows),
+        transaction_ids=rows["transaction_id"].tolist(),
+        event_times_us=to_microseconds(rows["event_time"]),
+        amounts=rows["amount"].to_numpy(),
+        features=features[list(feature_set.numeric)].to_numpy(),
+        categories=[features[name].tolist() for name in feature_set.categorical],
+        scores=np.full(len(rows), 0.5),
         decisions=["approve"] * len(rows),
-        degraded_reason=None,
-        latency_ms=1.0,
+        degraded_reasons=[None] * len(rows),
+        latency_ms=np.ones(len(rows)),
     )
 
 
@@ -81,9 +100,14 @@ def own_world(served_world, tmp_path):
 
 
 def rewrite_log(config, change):
-    for segment in get_prediction_folder(config.runs).glob("*.jsonl"):
-        records = [change(json.loads(line)) for line in segment.read_text().splitlines()]
-        segment.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    """Let ``change`` alter the log's frames, then write them as the service would have."""
+    folder = get_prediction_folder(config.runs)
+    predictions, features = load_predictions(folder)
+    change(predictions, features)
+    shutil.rmtree(folder)
+    log = open_log(config)
+    log.append(build_batch(predictions, features, feature_set=log.feature_set))
+    log.close()
 
 
 def test_what_was_served_is_what_history_gives_in_every_feature(served_world):
@@ -120,10 +144,9 @@ def test_since_leaves_earlier_transactions_out(served_world):
 def test_skew_in_a_tenth_of_the_records_ends_with_exit_code_1_and_a_table(
     own_world, monkeypatch, capsys
 ):
-    def to_cents(record):
-        if record["transaction_id"].endswith("7"):
-            record["features"]["customer_amount_mean_7d"] = 100.5
-        return record
+    def to_cents(predictions, features):
+        is_chosen = predictions["transaction_id"].str.endswith("7")
+        features.loc[is_chosen, "customer_amount_mean_7d"] = 100.5
 
     rewrite_log(own_world, to_cents)
     arguments = ["fraud", "parity", "--runs", str(own_world.runs)]
@@ -143,9 +166,9 @@ def test_skew_in_a_tenth_of_the_records_ends_with_exit_code_1_and_a_table(
 
 
 def test_predictions_of_transactions_the_stream_never_saw_are_counted_and_named(own_world):
-    def rename(record):
-        is_first = record["transaction_id"].endswith("3")
-        return {**record, "transaction_id": "nobody-knows"} if is_first else record
+    def rename(predictions, _features):
+        is_chosen = predictions["transaction_id"].str.endswith("3")
+        predictions.loc[is_chosen, "transaction_id"] = "nobody-knows"
 
     rewrite_log(own_world, rename)
     result = run_parity(own_world)
@@ -166,9 +189,8 @@ def test_the_demos_measure_agrees_and_stops_at_a_difference(own_world):
     check_parity(parity)
     assert parity["rows"] > 100
 
-    def lose(record):
-        record["features"]["customer_amount_max_30d"] = None
-        return record
+    def lose(_predictions, features):
+        features["customer_amount_max_30d"] = np.nan
 
     rewrite_log(own_world, lose)
     with pytest.raises(ValueError, match="missing on one side only"):

@@ -113,10 +113,10 @@ def test_a_store_that_fails_costs_the_history_and_the_answer_says_so():
     (answer,) = scorer.score(make_transactions("ann"))
     assert answer.degraded_reason == STORE_UNAVAILABLE
     assert answer.score == 0.0
-    logged = records[0].features.iloc[0]
-    assert np.isnan(logged["customer_tx_count_1h"])
-    assert logged["amount_log"] == pytest.approx(np.log(101.0))
-    assert logged[["V1", "card_type"]].tolist() == [0.25, "credit"]
+    (logged,) = records[0].features.tolist()
+    assert logged == pytest.approx([np.log(101.0), np.nan, 0.25], nan_ok=True)
+    assert records[0].categories == [["credit"]]
+    assert records[0].degraded_reasons == [STORE_UNAVAILABLE]
     assert scorer.counts == (1, 1)
     assert "gone" in str(scorer.store_error)
 
@@ -161,11 +161,13 @@ def test_each_batch_is_recorded_once_with_what_was_answered():
     scorer.replace_champion(Champion("7", FakeArtefact()))
     answers = scorer.score(make_transactions("ann", "bob"))
     (batch,) = records
-    assert batch.scores == [answer.score for answer in answers]
+    assert batch.transaction_ids == [answer.transaction_id for answer in answers]
+    assert batch.scores.tolist() == [answer.score for answer in answers]
     assert batch.decisions == [answer.decision for answer in answers]
-    assert batch.features.columns.tolist() == list(FEATURES.names)
+    assert batch.features[:, FEATURES.numeric.index("customer_tx_count_1h")].tolist() == [2.0, 8.0]
+    assert batch.categories == [["credit", "credit"]]
     assert (batch.model_version, batch.arm) == ("7", "champion")
-    assert batch.latency_ms > 0
+    assert (batch.latency_ms > 0).all()
 
 
 def test_scoring_leaves_the_transactions_as_they_were():
