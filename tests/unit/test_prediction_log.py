@@ -331,6 +331,16 @@ def test_a_segment_with_a_hole_in_its_middle_is_named(tmp_path, place):
         load_predictions(tmp_path)
 
 
+def test_a_message_whose_size_was_damaged_is_no_unfinished_tail_if_others_follow(tmp_path):
+    segment = write_log(tmp_path, make_batch("t1"), make_batch("t2"))
+    content = bytearray(segment.read_bytes())
+    place = build_schema(FEATURES).serialize().size  # of the first message after the schema
+    content[place + 6] = 0x7F  # its metadata now claims to be longer than the file
+    segment.write_bytes(content)
+    with pytest.raises(ValueError, match=f"byte {place} begins no message"):
+        load_predictions(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"nonsense", b'{"transaction_id": 1}\n', b"\x01" * 100])
 def test_a_file_that_was_never_a_segment_is_named(tmp_path, content):
     (tmp_path / "a.arrows").write_bytes(content)
