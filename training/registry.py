@@ -39,7 +39,7 @@ ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model runs its author's code
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-SERVING_PACKAGES = ("lightgbm", "numpy", "onnxruntime", "pandas", "pyarrow", "scipy")
+SERVING_PACKAGES = ("lightgbm", "numba", "numpy", "onnxruntime", "pandas", "pyarrow", "scipy")
 """What a logged model imports; its environment is pinned to the versions that made it."""
 
 

@@ -16,6 +16,7 @@ import onnxruntime
 
 from training.encoding import Floats
 from training.preprocessing import read_preprocessing
+from training.tree_rows import TreeRows
 
 MODEL_FILES = {
     "logistic_regression": "coefficients.json",
@@ -23,6 +24,9 @@ MODEL_FILES = {
     "pytorch": "model.onnx",
 }
 """The kinds of model, and the file each is stored in."""
+
+MAX_ROWS_ONE_BY_ONE = 64
+"""Above this LightGBM's own batches are as fast, and let other threads run meanwhile."""
 
 
 class Scorer(Protocol):
@@ -70,9 +74,12 @@ class TreeScorer:
 
     def __init__(self, content: bytes) -> None:
         self._booster = lightgbm.Booster(model_str=content.decode())
+        self._rows = TreeRows(content, num_features=self._booster.num_feature())
 
     def margins(self, matrix: Floats) -> Floats:
-        """Return log-odds of fraud. Shape ``(rows,)``."""
+        """Return log-odds of fraud, bit by bit the same either way. Shape ``(rows,)``."""
+        if len(matrix) <= MAX_ROWS_ONE_BY_ONE:
+            return self._rows.margins(matrix)
         return np.asarray(self._booster.predict(matrix, raw_score=True, num_threads=1))
 
     def contributions(self, matrix: Floats) -> Floats:
