@@ -6,7 +6,8 @@ file                   what it holds
 ``manifest.json``      sha256 of every other file
 ``model.json``         kind, inputs in order, vocabularies, calibration, thresholds, window, metrics
 ``model.txt`` or ...   the model itself (``training.scorers.MODEL_FILES``)
-``golden_rows.json``   raw feature rows and the scores they must get
+``request_model.txt``  the model of the request alone (``training.request_model``), if there is one
+``golden_rows.json``   raw feature rows and the scores they must get, from each model and the rule
 ``reference.parquet``  recent rows the model was not fitted on, with scores, for monitoring
 =====================  ===========================================================================
 
@@ -31,25 +32,37 @@ import numpy as np
 import pandas as pd
 
 from configs.files import hash_file, write_json
+from training.amount_rule import AmountRule
 from training.encoding import Floats, encode_features
 from training.model_spec import ModelSpec, read_spec
 from training.operating_point import Decisions
+from training.request_model import RequestModel, load_request_model
 from training.scorers import MODEL_FILES, Scorer, load_scorer
 
 MANIFEST_FILE = "manifest.json"
 SPEC_FILE = "model.json"
 GOLDEN_FILE = "golden_rows.json"
 REFERENCE_FILE = "reference.parquet"
+REQUEST_MODEL_FILE = "request_model.txt"
+GOLDEN_AMOUNTS = (0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 GOLDEN_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded model: features in, calibrated scores, decisions and reasons out."""
+    """A loaded model: features in, calibrated scores, decisions and reasons out.
+
+    Attributes:
+        spec: What it is.
+        scorer: Gives its margins.
+        version: The registry's name for it.
+        request_model: What answers without history; None in models of earlier releases.
+    """
 
     spec: ModelSpec
     scorer: Scorer
     version: str = ""
+    request_model: RequestModel | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -73,6 +86,37 @@ class Artefact:
     def predict_matrix(self, matrix: Floats) -> Floats:
         """Score raw model columns ``(rows, features)``; see ``predict``."""
         return self.spec.calibration.apply(self.scorer.margins(matrix))
+
+    @property
+    def rule(self) -> AmountRule | None:
+        """What answers without any model; None in models of earlier releases."""
+        return self.spec.fallback.rule if self.spec.fallback is not None else None
+
+    def predict_request(self, matrix: Floats) -> Floats:
+        """Score raw model columns ``(rows, features)`` of which only the request's are read.
+
+        Returns:
+            Calibrated probabilities of the request model. Shape ``(rows,)``.
+
+        Raises:
+            ValueError: If the model was trained before there were fallbacks.
+        """
+        return self._need_request_model().predict(matrix)
+
+    def decide_request(self, scores: Floats, amounts: Floats) -> Decisions:
+        """Say what follows from each of ``predict_request``'s scores and amount.
+
+        Raises:
+            ValueError: If the model was trained before there were fallbacks.
+        """
+        return self._need_request_model().decide(scores, amounts)
+
+    def _need_request_model(self) -> RequestModel:
+        if self.request_model is None:
+            raise ValueError(
+                "this model has no request model; run `throughline fraud train` for one that has"
+            )
+        return self.request_model
 
     def decide(self, scores: Floats, amounts: Floats) -> Decisions:
         """Say ``approve``, ``review`` or ``decline`` for each score and amount."""
@@ -103,6 +147,7 @@ def save_artefact(
     content: bytes,
     golden_features: pd.DataFrame,
     reference_features: pd.DataFrame,
+    request_content: bytes | None = None,
 ) -> None:
     """Write a model's folder; an earlier one in its place is replaced, or stays if this fails.
 
@@ -112,8 +157,10 @@ def save_artefact(
         content: The model file's bytes.
         golden_features: Some feature rows, to score at every loading.
         reference_features: Feature rows with ``event_time``; their scores are added.
+        request_content: The request model's bytes; there if, and only if, the spec has a fallback.
     """
-    artefact = Artefact(spec, load_scorer(spec.kind, content))
+    assert (request_content is None) == (spec.fallback is None), "a fallback is whole or absent"
+    artefact = _assemble(spec, content, request_content)
     rows = golden_features[list(artefact.features)]
     scores = artefact.predict(reference_features)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -122,10 +169,10 @@ def save_artefact(
         part.mkdir()
         write_json(part / SPEC_FILE, spec.to_document())
         (part / MODEL_FILES[spec.kind]).write_bytes(content)
-        write_json(
-            part / GOLDEN_FILE,
-            {"rows": _to_records(rows), "scores": artefact.predict(rows).tolist()},
-        )
+        if request_content is not None:
+            (part / REQUEST_MODEL_FILE).write_bytes(request_content)
+        golden = {name: scores.tolist() for name, scores in _score_golden(artefact, rows).items()}
+        write_json(part / GOLDEN_FILE, {"rows": _to_records(rows), **golden})
         kept = reference_features[["event_time", *artefact.features]]
         kept.assign(score=scores).to_parquet(part / REFERENCE_FILE, index=False)
         hashes = {path.name: hash_file(path) for path in sorted(part.iterdir())}
@@ -158,7 +205,10 @@ def load_artefact(folder: Path, *, version: str = "") -> Artefact:
             f"it must be one of: {', '.join(MODEL_FILES)}"
         )
     content = _take(checked, MODEL_FILES[spec.kind], folder=folder)
-    artefact = Artefact(spec, load_scorer(spec.kind, content), version)
+    request_content = None
+    if spec.fallback is not None:
+        request_content = _take(checked, REQUEST_MODEL_FILE, folder=folder)
+    artefact = _assemble(spec, content, request_content, version=version)
     _check_golden_rows(artefact, _take(checked, GOLDEN_FILE, folder=folder), folder=folder)
     return artefact
 
@@ -204,16 +254,43 @@ def _take(checked: Mapping[str, bytes], name: str, *, folder: Path) -> bytes:
     return checked[name]
 
 
+def _assemble(
+    spec: ModelSpec, content: bytes, request_content: bytes | None, *, version: str = ""
+) -> Artefact:
+    request_model = None
+    if spec.fallback is not None and request_content is not None:
+        request_model = load_request_model(
+            spec.fallback, request_content, features=spec.encoding.features
+        )
+    return Artefact(spec, load_scorer(spec.kind, content), version, request_model)
+
+
+def _score_golden(artefact: Artefact, rows: pd.DataFrame) -> dict[str, Floats]:
+    """Score golden rows by every part of an artefact, and ``GOLDEN_AMOUNTS`` by the rule."""
+    found = {"scores": artefact.predict(rows)}
+    if artefact.request_model is not None:
+        matrix = encode_features(rows, encoding=artefact.spec.encoding)
+        found["request_scores"] = artefact.predict_request(matrix)
+    if artefact.rule is not None:
+        found["rule_scores"] = artefact.rule.scores(np.array(GOLDEN_AMOUNTS))
+    return found
+
+
 def _check_golden_rows(artefact: Artefact, content: bytes, *, folder: Path) -> None:
     golden = json.loads(content)
     rows = pd.DataFrame(golden["rows"], columns=list(artefact.features))
-    scores, expected = artefact.predict(rows), np.array(golden["scores"])
-    distance = float(np.max(np.abs(scores - expected), initial=0.0))
-    if not distance <= GOLDEN_TOLERANCE:
-        raise ValueError(
-            f"{folder / MODEL_FILES[artefact.spec.kind]} scores a row of {GOLDEN_FILE} "
-            f"{distance:.2g} away from what it did when trained; do not use it"
-        )
+    files = {
+        "scores": MODEL_FILES[artefact.spec.kind],
+        "request_scores": REQUEST_MODEL_FILE,
+        "rule_scores": f"{SPEC_FILE} (its rule)",
+    }
+    for name, scores in _score_golden(artefact, rows).items():
+        distance = float(np.max(np.abs(scores - np.array(golden[name])), initial=0.0))
+        if not distance <= GOLDEN_TOLERANCE:
+            raise ValueError(
+                f"{folder / files[name]} scores a row of {GOLDEN_FILE} "
+                f"{distance:.2g} away from what it did when trained; do not use it"
+            )
 
 
 def _to_records(rows: pd.DataFrame) -> list[dict[str, Any]]:

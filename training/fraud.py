@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from configs.progress import show_progress
 from configs.schema import FraudConfig
 from training.candidates import Budget, Candidate, build_candidate
-from training.fraud_judging import check_ceiling, describe_winner, judge_candidates
+from training.fallback import Fallback, fit_fallback
+from training.fraud_judging import check_ceiling, describe_winner, judge_candidates, read_prices
 from training.fraud_material import Material, load_material
 from training.fraud_records import register_models, write_artefacts, write_curves
 from training.leakage import check_feature_importance
@@ -41,10 +43,11 @@ def run_train(
             of searching.
 
     Returns:
-        ``models`` and ``baselines`` by name; ``ceilings`` no model can pass; ``champion`` and
-        ``challenger`` (``name`` and ``version``, or ``None``); of the winner ``comparison``,
-        ``operating_point``, ``patterns`` and ``slices``; ``split``, ``features``, ``dropped``,
-        ``leak_checks``, ``seconds`` by part, ``wrote`` and ``next``.
+        ``models``, ``baselines`` and ``fallbacks`` (what answers without history) by name;
+        ``ceilings`` no model can pass; ``champion`` and ``challenger`` (``name`` and ``version``,
+        or ``None``); of the winner ``comparison``, ``operating_point``, ``patterns`` and
+        ``slices``; ``split``, ``features``, ``dropped``, ``leak_checks``, ``seconds`` by part,
+        ``wrote`` and ``next``.
 
     Raises:
         FileNotFoundError: If an earlier stage has not run.
@@ -61,7 +64,9 @@ def run_train(
     for kind in MODEL_FILES if only is None else (only,):
         candidates.append(_fit(kind, material, config=config, params=params))
         clock.stop(kind)
-    judgement = judge_candidates(candidates, material, config=config)
+    fallback = _fit_fallback(material, config=config)
+    clock.stop("fallback")
+    judgement = judge_candidates(candidates, material, fallback=fallback, config=config)
     clock.stop("evaluation")
     folder = config.runs / "training"
     if only is not None:
@@ -74,6 +79,7 @@ def run_train(
     return {
         "models": {item.kind: item.tabulate() for item in judgement.judged},
         "baselines": judgement.baselines,
+        "fallbacks": judgement.fallbacks,
         **aliases,
         **describe_winner(judgement),
         "split": material.split.describe(),
@@ -98,6 +104,17 @@ def _fit(
     )
     check_ceiling(candidate.selection_score, model=kind, config=config)
     return candidate
+
+
+def _fit_fallback(material: Material, *, config: FraudConfig) -> Fallback:
+    with show_progress("Fitting the model of the request alone"):
+        return fit_fallback(
+            material.training,
+            request_features=material.request_features,
+            prices=read_prices(config),
+            daily_review_capacity=config.training.costs.daily_review_capacity,
+            seed=config.seed,
+        )
 
 
 class _Clock:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from training.bootstrap import CustomerBootstrap, draw_customers
@@ -21,10 +23,11 @@ from training.evaluation import (
     find_slices,
     score_baselines,
 )
+from training.fallback import Fallback
 from training.fraud_material import Material
 from training.leakage import check_average_precision
 from training.metrics import expected_calibration_error
-from training.operating_point import Prices, Thresholds, choose_thresholds
+from training.operating_point import Prices, Thresholds, choose_thresholds, measure_costs
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Judgement:
         comparison: How much the best one's average precision gains over each other score.
         scores: Probabilities on the test period, by candidate or baseline.
         ceilings: What a model that knew the truth would reach, of metrics that cannot reach 1.
+        fallback: What answers without history, whichever candidate serves.
+        fallbacks: Metrics and decisions of its two parts: what being degraded costs.
     """
 
     judged: tuple[Judged, ...]
@@ -80,6 +85,8 @@ class Judgement:
     comparison: dict[str, dict[str, Any]]
     scores: dict[str, Floats]
     ceilings: dict[str, float]
+    fallback: Fallback
+    fallbacks: dict[str, dict[str, Any]]
 
     @property
     def best(self) -> Judged:
@@ -88,13 +95,18 @@ class Judgement:
 
 
 def judge_candidates(
-    candidates: Sequence[Candidate], material: Material, *, config: FraudConfig
+    candidates: Sequence[Candidate],
+    material: Material,
+    *,
+    fallback: Fallback,
+    config: FraudConfig,
 ) -> Judgement:
-    """Measure every candidate and baseline on the test period, on the same resamples.
+    """Measure candidates, fallback and baselines on the test period, on the same resamples.
 
     Args:
         candidates: At least one.
         material: The test period, and the slices before it.
+        fallback: Fitted on the same rows.
         config: Costs, ceilings, the number of resamples and the seed.
 
     Returns:
@@ -122,10 +134,11 @@ def judge_candidates(
             for name, values in baseline_scores.items()
         }
         scores |= baseline_scores
+        fallbacks = _judge_fallback(fallback, material, bootstrap, config)
         comparison = compare_average_precision(test, scores, bootstrap=bootstrap)
     oracle = evaluate_scores(test, test.is_fraud.astype(float), bootstrap=bootstrap)
     ceilings = {"card_precision_at_100": oracle["card_precision_at_100"]}
-    return Judgement(tuple(judged), baselines, comparison, scores, ceilings)
+    return Judgement(tuple(judged), baselines, comparison, scores, ceilings, fallback, fallbacks)
 
 
 def read_prices(config: FraudConfig) -> Prices:
@@ -172,6 +185,27 @@ def _judge(
         patterns=evaluate_parts(test, scores, parts=find_patterns(test), bootstrap=bootstrap),
         slices=evaluate_parts(test, scores, parts=slices, bootstrap=bootstrap),
     )
+
+
+def _judge_fallback(
+    fallback: Fallback, material: Material, bootstrap: CustomerBootstrap, config: FraudConfig
+) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the request model and of the rule, and what their decisions cost."""
+    test, prices = material.test, read_prices(config)
+    num_days = max(1, len(np.unique(test.days)))
+    scores = fallback.score(test)
+    decisions = {
+        "request_model": fallback.model.decide(scores["request_model"], test.amounts),
+        "amount_threshold": fallback.spec.rule.decide(test.amounts),
+    }
+    found = {}
+    for name, taken in decisions.items():
+        costs = measure_costs(taken, is_fraud=test.is_fraud, amounts=test.amounts, prices=prices)
+        found[name] = {
+            **evaluate_scores(test, scores[name], bootstrap=bootstrap),
+            "cost_per_day": float(costs.sum() / num_days),
+        }
+    return found
 
 
 def _choose_thresholds(candidate: Candidate, material: Material, config: FraudConfig) -> Thresholds:

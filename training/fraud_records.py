@@ -26,6 +26,7 @@ from training.registry import (
     set_alias,
 )
 from training.report import draw_candidate, trace_candidate, trace_comparison, write_report
+from training.request_model import FallbackSpec
 
 MAX_REFERENCE_ROWS = 20_000
 NUM_GOLDEN_ROWS = 32
@@ -57,8 +58,9 @@ def write_artefacts(
         wrote.append(get_artefact_folder(folder, item.kind))
         save_artefact(
             wrote[-1],
-            spec=_specify(item, material),
+            spec=_specify(item, material, fallback=judgement.fallback.spec),
             content=item.candidate.content,
+            request_content=judgement.fallback.content,
             golden_features=_choose_golden_rows(material),
             reference_features=_sample_reference(material, seed=seed),
         )
@@ -135,7 +137,7 @@ def register_models(
     return {"champion": champion, "challenger": best}
 
 
-def _specify(item: Judged, material: Material) -> ModelSpec:
+def _specify(item: Judged, material: Material, *, fallback: FallbackSpec) -> ModelSpec:
     encoding, train = material.training.encoding, material.split.train
     return ModelSpec(
         kind=item.kind,
@@ -148,6 +150,7 @@ def _specify(item: Judged, material: Material) -> ModelSpec:
         data_hash=material.data_hash,
         metrics=item.metrics,
         parameters=item.candidate.parameters,
+        fallback=fallback,
     )
 
 

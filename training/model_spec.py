@@ -9,6 +9,7 @@ from typing import Any
 from training.calibration import Calibration
 from training.encoding import Encoding
 from training.operating_point import Thresholds
+from training.request_model import FallbackSpec, read_fallback_spec
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ModelSpec:
         data_hash: sha256 of the transactions and labels.
         metrics: On the test period, by name.
         parameters: What it was fitted with; fits the same kind again.
+        fallback: What answers without history; None in models of earlier releases.
     """
 
     kind: str
@@ -38,10 +40,11 @@ class ModelSpec:
     data_hash: str
     metrics: Mapping[str, Any]
     parameters: Mapping[str, Any]
+    fallback: FallbackSpec | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON form; ``read_spec`` is its inverse."""
-        return {
+        document: dict[str, Any] = {
             "kind": self.kind,
             "features": list(self.encoding.features),
             "request_only": {
@@ -58,6 +61,9 @@ class ModelSpec:
             "metrics": dict(self.metrics),
             "parameters": dict(self.parameters),
         }
+        if self.fallback is not None:
+            document["fallback"] = self.fallback.to_document()
+        return document
 
 
 def read_spec(document: Mapping[str, Any]) -> ModelSpec:
@@ -76,4 +82,5 @@ def read_spec(document: Mapping[str, Any]) -> ModelSpec:
         data_hash=document["data_hash"],
         metrics=document["metrics"],
         parameters=document["parameters"],
+        fallback=read_fallback_spec(document["fallback"]) if "fallback" in document else None,
     )

@@ -15,6 +15,7 @@ from data.fraud_contract import CheckedTransactions
 from features.store_build import run_features
 from training import fraud_material
 from training.artefact import load_artefact, load_reference
+from training.encoding import encode_features
 from training.fraud import run_train
 from training.gbdt import STARTING_PARAMETERS
 from training.leakage import LeakAlarm
@@ -67,6 +68,33 @@ def test_every_model_and_baseline_has_every_metric(result):
     for metrics in (*result["models"].values(), *result["baselines"].values()):
         assert set(metrics) >= METRICS
         assert set(metrics) >= {f"{name}_interval" for name in METRICS}
+
+
+def test_what_answers_without_history_is_judged_beside_the_baselines(result):
+    request, rule = (result["fallbacks"][name] for name in ("request_model", "amount_threshold"))
+    for metrics in (request, rule):
+        assert set(metrics) >= METRICS | {"cost_per_day"}
+    assert request["average_precision"] > rule["average_precision"]
+    assert rule["average_precision"] > result["baselines"]["constant"]["average_precision"]
+    assert rule["cost_per_day"] < result["operating_point"]["cost_per_day_approving_all"]
+
+
+def test_every_kind_of_artefact_answers_without_history(config, result):
+    scores = []
+    for kind in result["models"]:
+        folder = config.runs / "training" / "models" / kind
+        artefact, reference = load_artefact(folder), load_reference(folder)
+        matrix = encode_features(reference, encoding=artefact.spec.encoding)
+        needs_history = [name not in artefact.spec.request_features for name in artefact.features]
+        unknown = np.where(needs_history, np.nan, matrix)
+        scores.append(artefact.predict_request(unknown))
+
+        np.testing.assert_array_equal(scores[-1], artefact.predict_request(matrix))
+        assert np.ptp(scores[-1]) > 0
+        decisions = artefact.decide_request(scores[-1], np.full(len(matrix), 50.0))
+        assert set(decisions) <= {"approve", "review", "decline"}
+        assert artefact.spec.fallback.thresholds != artefact.spec.thresholds
+    assert np.ptp(scores, axis=0).max() == 0  # the same in every kind
 
 
 def test_the_result_is_json_without_nan(result):

@@ -2,17 +2,22 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
 
+from training.amount_rule import AmountRule
 from training.artefact import Artefact, load_artefact, load_reference, save_artefact
 from training.calibration import Calibration
-from training.encoding import Encoding
+from training.encoding import Encoding, encode_features
+from training.gbdt import fit_trees
 from training.linear import fit_linear
 from training.model_spec import ModelSpec, read_spec
 from training.operating_point import Thresholds
+from training.request_model import FallbackSpec
 from training.scorers import load_scorer
 
 ENCODING = Encoding(("amount", "gap", "card_type"), {"card_type": ("credit", "debit")})
@@ -61,6 +66,37 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+FALLBACK = FallbackSpec(
+    features=("card_type", "amount"),
+    calibration=Calibration(slope=1.1, offset=0.3),
+    thresholds=Thresholds(review=0.4, decline=0.7, min_review_amount=3.0),
+    rule=AmountRule(threshold=70.0, decision="review", share_below=0.1, share_above=0.9),
+)
+
+
+def save_with_fallback(folder):
+    """Save a model whose request model has its inputs in another order."""
+    features = make_features()
+    matrix = encode_features(features, encoding=ENCODING)
+    own = Encoding(FALLBACK.features, ENCODING.vocabularies)
+    request_content = fit_trees(
+        matrix[:, [2, 0]],
+        matrix[:, 0] > 60,
+        encoding=own,
+        parameters={"num_trees": 5, "min_data_in_leaf": 5},
+        seed=0,
+    )
+    save_artefact(
+        folder,
+        spec=replace(SPEC, fallback=FALLBACK),
+        content=fit_linear(matrix, matrix[:, 0] > 60, encoding=ENCODING),
+        golden_features=features.head(6),
+        reference_features=features,
+        request_content=request_content,
+    )
+    return folder
+
+
 def rewrite(path, change):
     """Change a JSON file and the manifest with it, as somebody who means it would."""
     document = json.loads(path.read_text())
@@ -96,6 +132,77 @@ def test_a_saved_model_scores_as_it_did_and_says_what_it_is(folder):
 
 def test_a_specification_survives_json():
     assert read_spec(json.loads(json.dumps(SPEC.to_document()))) == SPEC
+
+
+def test_a_specification_with_a_fallback_survives_json():
+    spec = replace(SPEC, fallback=FALLBACK)
+    assert read_spec(json.loads(json.dumps(spec.to_document()))) == spec
+
+
+def test_a_model_answers_without_history_from_the_requests_columns_of_the_whole_matrix(tmp_path):
+    artefact = load_artefact(save_with_fallback(tmp_path / "model"))
+    matrix = encode_features(make_features(seed=2), encoding=ENCODING)
+    booster = lightgbm.Booster(model_file=str(tmp_path / "model" / "request_model.txt"))
+    margins = booster.predict(matrix[:, [2, 0]], raw_score=True)
+
+    scores = artefact.predict_request(matrix)
+
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-(1.1 * margins + 0.3))), rtol=1e-12)
+    without_history = matrix.copy()
+    without_history[:, 1] = np.nan
+    np.testing.assert_array_equal(artefact.predict_request(without_history), scores)
+
+
+def test_the_fallback_has_thresholds_of_its_own_and_a_rule_below_it(tmp_path):
+    artefact = load_artefact(save_with_fallback(tmp_path / "model"))
+    scores, amounts = np.array([0.3, 0.5, 0.75]), np.full(3, 10.0)
+
+    assert artefact.decide(scores, amounts).tolist() == ["review"] * 3
+    assert artefact.decide_request(scores, amounts).tolist() == ["approve", "review", "decline"]
+    assert artefact.rule.scores(np.array([69.0, 70.0])).tolist() == [0.1, 0.9]
+    assert artefact.rule.decide(np.array([69.0, 70.0])).tolist() == ["approve", "review"]
+
+
+def test_a_model_of_an_earlier_release_loads_and_says_that_it_has_no_fallback(folder):
+    artefact = load_artefact(folder)
+
+    assert (artefact.request_model, artefact.rule) == (None, None)
+    with pytest.raises(ValueError, match="throughline fraud train"):
+        artefact.predict_request(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="throughline fraud train"):
+        artefact.decide_request(np.zeros(1), np.zeros(1))
+
+
+def test_a_changed_or_missing_request_model_is_refused_by_name(tmp_path):
+    path = save_with_fallback(tmp_path / "model") / "request_model.txt"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"leaf_value=", b"leaf_value=9"))
+    assert_refused(path.parent, "request_model.txt", "has changed")
+    path.unlink()
+    assert_refused(path.parent, "request_model.txt", "is missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda fallback: fallback["calibration"].update(offset=0.5), "request_model.txt"),
+        (lambda fallback: fallback["rule"].update(share_above=0.8), "rule"),
+        (lambda fallback: fallback["rule"].update(threshold=7.0), "rule"),
+    ],
+)
+def test_a_fallback_that_scores_its_golden_rows_differently_is_refused(tmp_path, change, words):
+    folder = save_with_fallback(tmp_path / "model")
+    rewrite(folder / "model.json", lambda document: change(document["fallback"]))
+    assert_refused(folder, words, "golden_rows.json")
+
+
+def test_a_request_model_that_reads_what_the_model_lacks_is_refused(tmp_path):
+    folder = save_with_fallback(tmp_path / "model")
+    rewrite(
+        folder / "model.json",
+        lambda document: document["fallback"].update(features=["card_type", "iban"]),
+    )
+    assert_refused(folder, "iban")
 
 
 def test_decisions_follow_the_thresholds(folder):
