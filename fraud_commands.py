@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
+from serve_commands import fraud_load, fraud_serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -230,6 +231,10 @@ def fraud_train(
     from training.fraud import run_train
 
     finish(run_train(chosen, now=as_of, only=only), json=json, config=config, runs=runs)
+
+
+app.command("serve")(fraud_serve)
+app.command("load")(fraud_load)
 
 
 @app.command("monitor")
