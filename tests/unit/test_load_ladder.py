@@ -77,10 +77,17 @@ def test_the_ladder_rises_until_the_server_cannot_follow_and_then_bisects():
     assert ladder.ceiling.rate == pytest.approx(400 * 2**0.5)
 
 
-def test_a_server_that_fails_the_first_rung_has_no_knee():
-    ladder = climb(lambda rate: serve(rate, capacity=10.0), settings=make_settings())
-    assert len(ladder.rungs) == 1
-    assert ladder.knee is None
+def test_where_the_first_rung_does_not_hold_the_ladder_goes_down():
+    settings = make_settings(num_bisections=0)
+    ladder = climb(lambda rate: serve(rate, capacity=30.0), settings=settings)
+    assert [rung.rate for rung in ladder.rungs] == [100, 50, 25]
+    assert ladder.knee is not None
+    assert ladder.knee.rate == 25
+
+
+def test_a_server_that_fails_every_rung_has_no_knee():
+    ladder = climb(lambda rate: serve(rate, capacity=1.0), settings=make_settings(max_rungs=3))
+    assert [rung.rate for rung in ladder.rungs] == [100, 50, 25]
     assert describe_ladder(ladder)["knee_qps"] is None
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving.load_figures import plot_latency
+from serving.load_figures import plot_latency, plot_rung_latency, plot_throughput
 from serving.load_histogram import NUM_BUCKETS, build_histogram, find_buckets
+from serving.load_ladder import climb, describe_ladder
 from serving.load_page import write_load_page
 from serving.load_plan import WorkerReport
 from serving.load_report import build_time_series, describe_load, write_percentiles
 from serving.load_run import LoadResult, merge_reports
+from tests.unit.test_load_ladder import make_result, make_settings
 
 
 def make_report(latencies_us: np.ndarray, **facts: object) -> WorkerReport:
@@ -131,3 +133,18 @@ def test_the_page_is_whole_in_itself_and_escapes_what_it_is_given(tmp_path):
     assert 'src="http' not in page
     ids = pd.Series(pd.Series(page).str.findall(r'\sid="([^"]+)"')[0])
     assert ids.is_unique
+
+
+def test_a_ladders_page_has_a_row_for_each_rung_and_says_why_one_did_not_hold(tmp_path):
+    settings = make_settings(max_rungs=3, num_bisections=0)
+    ladder = climb(lambda rate: make_result(rate, seconds=max(rate / 150, 1.0)), settings=settings)
+    figures = {
+        "throughput": plot_throughput(ladder),
+        "rung_latency": plot_rung_latency(ladder, max_p99_ms=50.0),
+    }
+    summary = {"title": "Load ladder", "environment": {}, **describe_ladder(ladder)}
+    write_load_page(tmp_path / "load.html", summary=summary, figures=figures)
+    page = (tmp_path / "load.html").read_text()
+    assert [page.count(f'<th scope="row">{rate}</th>') for rate in (100, 200, 400)] == [1, 1, 0]
+    assert "answered 150 of 200 requests/s" in page
+    assert page.count("<svg") == 2
