@@ -28,7 +28,8 @@ from configs.benchmark import build_benchmark
 from configs.progress import show_progress
 from serving.load_plan import Target
 from serving.load_report import describe_generator
-from serving.load_run import LoadResult, measure_load
+from serving.load_result import LoadResult
+from serving.load_run import measure_load
 from serving.server import SOURCE_FOLDER, find_free_port
 
 BODY = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema import LadderSection
-from serving.load_run import LoadResult
+from serving.load_result import LoadResult
 
 
 @dataclass(frozen=True)

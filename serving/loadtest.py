@@ -30,7 +30,7 @@ from serving.load_report import (
     write_percentiles,
     write_time_series,
 )
-from serving.load_run import LoadResult
+from serving.load_result import LoadResult
 from serving.load_soak import MemoryWatch, describe_soak, find_workers
 from serving.load_target import (
     LoadJob,

@@ -9,7 +9,7 @@ from configs.schema import LadderSection
 from serving.load_histogram import NUM_BUCKETS, find_buckets
 from serving.load_ladder import climb, describe_ladder, judge_rung
 from serving.load_plan import WorkerReport
-from serving.load_run import LoadResult, merge_reports
+from serving.load_result import LoadResult, merge_reports
 
 
 def make_settings(**changes: float) -> LadderSection:

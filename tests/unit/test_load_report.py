@@ -15,7 +15,7 @@ from serving.load_ladder import climb, describe_ladder
 from serving.load_page import write_load_page
 from serving.load_plan import WorkerReport
 from serving.load_report import build_time_series, describe_load, write_percentiles
-from serving.load_run import LoadResult, merge_reports
+from serving.load_result import LoadResult, merge_reports
 from tests.unit.test_load_ladder import make_result, make_settings
 
 

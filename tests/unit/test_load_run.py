@@ -14,7 +14,9 @@ import pytest
 from serving.load_histogram import NUM_BUCKETS, build_histogram, find_buckets, read_counts
 from serving.load_http import SERIAL_FIELD
 from serving.load_ladder import climb
-from serving.load_run import LoadResult, Target, judge_generator, measure_load
+from serving.load_plan import Target
+from serving.load_result import LoadResult, judge_generator
+from serving.load_run import measure_load
 from tests.unit.test_load_ladder import make_settings
 from tests.unit.toy_server import ToyServer, render_answer
 
