@@ -17,6 +17,8 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from configs.schema import FraudConfig
+
 Config = Annotated[
     Path | None,
     typer.Option(help="YAML file with every setting.  [default: configs/fraud.yaml]"),
@@ -60,6 +62,22 @@ def collect_changes(settings: list[str] | None, options: Mapping[str, object]) -
         except yaml.YAMLError as error:
             raise ValueError(f"--set {setting}: its value is not YAML; quote it") from error
     return changes
+
+
+def read_fraud_config(
+    path: Path | None, settings: list[str] | None, options: Mapping[str, object]
+) -> FraudConfig:
+    """Read the fraud configuration with the command line's changes over it.
+
+    Args:
+        path: Of ``--config``; the one that comes with the code if ``None``.
+        settings: As for ``collect_changes``.
+        options: As for ``collect_changes``.
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, options)
+    return load_fraud_config(path or DEFAULT_FRAUD_CONFIG, changes=changes)
 
 
 def read_time(option: str, text: str | None) -> pd.Timestamp | None:

@@ -1,21 +1,18 @@
 """The commands ``throughline fraud <stage>``: arguments become one stage's plain values.
 
 Each reads the configuration first, so that a mistake in it is answered before anything slow is
-imported, then runs one stage.
+imported, then runs one stage. ``serve`` and ``load`` are in ``serve_commands.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from command_line import Config, Json, Runs, Seed, Set, collect_changes, finish, read_time
-
-if TYPE_CHECKING:
-    from configs.schema import FraudConfig
+from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
+from serve_commands import fraud_load, fraud_serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,7 +68,7 @@ def fraud_data(
 
     Next: throughline fraud features
     """
-    chosen = _read_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
+    chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
     from data.fraud import run_data
 
     result = run_data(chosen, world=world, transactions=transactions, mapping=mapping)
@@ -99,7 +96,7 @@ def fraud_features(
 
     Next: throughline fraud train
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     instant = read_time("--as-of", as_of)
     from features.store_build import run_features
 
@@ -133,7 +130,7 @@ def fraud_stream(
 
     Next: throughline fraud serve
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     from features.fraud_stream import run_stream
 
     result = run_stream(chosen, publish_days=publish_days, until_empty=until_empty)
@@ -154,7 +151,7 @@ def fraud_rebuild(
 
     Next: throughline fraud parity
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     from features.fraud_rebuild import run_rebuild
 
     finish(run_rebuild(chosen), json=json, config=config, runs=runs)
@@ -192,7 +189,7 @@ def fraud_parity(
 
     Next: throughline fraud monitor
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     start = read_time("--since", since)
     from monitoring.fraud_parity import run_parity
 
@@ -230,80 +227,15 @@ def fraud_train(
 
     Next: throughline fraud serve
     """
-    chosen = _read_config(config, settings, {"runs": runs, "seed": seed})
+    chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed})
     as_of = read_time("--now", now)
     from training.fraud import run_train
 
     finish(run_train(chosen, now=as_of, only=only), json=json, config=config, runs=runs)
 
 
-@app.command("serve")
-def fraud_serve(
-    *,
-    config: Config = None,
-    runs: Runs = None,
-    settings: Set = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
-    json: Json = None,
-) -> None:
-    """Serve the champion over HTTP with BentoML, until Ctrl-C.
-
-    In: the champion and the online store. Out: POST /predict and /predict_batch (score, decision,
-    reasons), the API's page at /, /readyz, and a prediction log for `fraud monitor`. A newly
-    promoted champion is picked up without a restart.
-
-    Example: throughline fraud serve --port 3001
-
-    Next, in another terminal: throughline fraud load
-    """
-    changes = {"runs": runs, "serving.host": host, "serving.port": port}
-    chosen = _read_config(config, settings, changes)
-    from serving.server import run_serve
-
-    finish(run_serve(chosen), json=json, config=config, runs=runs)
-
-
-@app.command("load")
-def fraud_load(
-    *,
-    config: Config = None,
-    runs: Runs = None,
-    seed: Seed = None,
-    settings: Set = None,
-    url: Annotated[str | None, typer.Option(help="A running service, on this machine.")] = None,
-    replay_days: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Instead: score the days after the online store's instant; needs --url."
-        ),
-    ] = None,
-    json: Json = None,
-) -> None:
-    """Send a bounded load to the service, report percentiles; or replay history through it.
-
-    In: random customers of the runs folder; every answer is checked. Out: requests, errors,
-    requests per second and latency percentiles, closed loop, on shared cores. A load's invented
-    transactions never reach `fraud monitor`; those of a replay, which happened, do.
-
-    Example: throughline fraud load --set load.num_requests=20000
-
-    Example: throughline fraud load --url http://127.0.0.1:3000 --replay-days 3
-
-    Next, after a replay: throughline fraud monitor
-    """
-    chosen = _read_config(config, settings, {"runs": runs, "seed": seed})
-    if replay_days is None:
-        from serving.loadtest import run_load
-
-        result = run_load(chosen, url=url)
-    elif url is None:
-        raise ValueError("--replay-days needs --url: the service that `fraud serve` started")
-    else:
-        from serving.replay import run_replay
-
-        result = run_replay(chosen, url=url, days=replay_days)
-    finish(result, json=json, config=config, runs=runs)
+app.command("serve")(fraud_serve)
+app.command("load")(fraud_load)
 
 
 @app.command("monitor")
@@ -330,7 +262,7 @@ def fraud_monitor(
 
     Next: what the decision says
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     as_of, start = read_time("--now", now), read_time("--since", since)
     from monitoring.fraud import run_monitor
     from training.fraud import run_train
@@ -382,7 +314,7 @@ def fraud_handbook(
 
     Next: make docs
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     from training.handbook import run_handbook
 
     finish(run_handbook(chosen), json=json, config=config, runs=runs)
@@ -413,17 +345,7 @@ def fraud_demo(
 
     Next: open runs/demo/report.html
     """
-    chosen = _read_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
+    chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
     from fraud_demo import run_demo
 
     finish(run_demo(chosen, transactions=transactions, mapping=mapping), json=json)
-
-
-def _read_config(
-    path: Path | None, settings: list[str] | None, options: Mapping[str, object]
-) -> FraudConfig:
-    """Read the configuration file with the command line's changes over it."""
-    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
-
-    changes = collect_changes(settings, options)
-    return load_fraud_config(path or DEFAULT_FRAUD_CONFIG, changes=changes)

@@ -133,12 +133,36 @@ class StreamSection(Frozen):
     lease_seconds: PositiveFloat
 
 
-class LoadSection(Frozen):
-    """The first load run: closed loop, bounded in count and time."""
+class LadderSection(Frozen):
+    """Rates that rise by a factor until the service cannot follow, and then a bisection."""
 
-    num_requests: PositiveInt
+    first_rate: PositiveFloat
+    factor: Annotated[float, Field(gt=1.0, le=10.0)]
+    rung_seconds: PositiveFloat
+    max_rungs: PositiveInt
+    num_bisections: Annotated[int, Field(ge=0, le=20)]
+    max_p99_ms: PositiveFloat
+    min_achieved_share: Share
+    max_error_share: Share
+
+
+class LoadSection(Frozen):
+    """A load run: what is sent, how fast, how long, and when its result is doubted."""
+
+    num_requests: PositiveInt | None
+    path: Annotated[str, Field(pattern="^/")]
+    rate: PositiveFloat | None
+    arrivals: Literal["poisson", "constant"]
     num_connections: PositiveInt
+    processes: PositiveInt
+    seconds: PositiveFloat
+    warm_up_seconds: Annotated[float, Field(ge=0.0)]
     timeout_seconds: PositiveFloat
+    interval_seconds: PositiveFloat
+    rows: PositiveInt
+    expect_rows: PositiveInt
+    max_send_lag_ms: PositiveFloat
+    ladder: LadderSection
 
 
 class MonitoringSection(Frozen):

@@ -27,10 +27,11 @@ def build_benchmark_tables(folder: Path) -> Iterator[str]:
         file = folder / f"{name}.json"
         if file.is_file():
             yield from ("", f"## {title}", "", f"`throughline bench {name}`", "")
-            yield from _build_tables(read_json(file))
+            yield from build_bench_tables(read_json(file))
 
 
-def _build_tables(result: Mapping[str, Any]) -> Iterator[str]:
+def build_bench_tables(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of one bench's result: its rows, its targets, the machine."""
     yield from build_table({str(row["name"]): _drop(row, "name") for row in result["rows"]})
     yield ""
     yield from build_table(
