@@ -175,6 +175,88 @@ def bench_load(
     finish_bench(result, json=json)
 
 
+@app.command("device")
+def bench_device(
+    *,
+    runs: Runs = None,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Rows of a batch; repeat.  [default: 1, 4, 16, ... 65536]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of invented rows, and of the fits.")] = 7,
+    json: Json = None,
+) -> None:
+    """Score batches of every size on the CPU and on the GPU, and find where the GPU wins.
+
+    In: the champion of a runs folder and its reference rows, or nothing: rows are invented, and
+    trees and a network fitted on them. Out: for LightGBM, ONNX Runtime, torch on the CPU
+    and torch on CUDA, microseconds per batch from the host's memory and back; the smallest batch
+    that the GPU scores faster than any of them. With --json, a picture (SVG) beside it.
+
+    Example: throughline bench device --json runs/bench/device.json
+
+    Example: throughline bench device --runs runs/demo --rows 1 --rows 1000
+
+    Next: throughline bench --help
+    """
+    from serving.bench_device import SIZES, run_bench_device
+
+    result = run_bench_device(
+        runs=runs,
+        sizes=rows or SIZES,
+        seed=seed,
+        picture=None if json is None else json.with_suffix(".svg"),
+    )
+    finish_bench(result, json=json)
+
+
+@app.command("serving")
+def bench_serving(
+    *,
+    config: Config = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the bench's own, reused.")] = Path(
+        "runs/bench-serving"
+    ),
+    settings: Set = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each measurement.")] = 8.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each service is measured.")] = 2,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Measure the steps from the textbook to ours instead.")
+    ] = False,
+    json: Json = None,
+) -> None:
+    """Measure the service beside others of the same model, store and transactions.
+
+    In: nothing; a world is simulated, its features put into a Redis of the bench's own, a champion
+    trained, all of it kept for the next time. Out: for the textbook's service, MLflow's, our scorer
+    in BentoML's API and in FastAPI, bare uvicorn, and ours: requests a second at 64 connections,
+    latency, what a core is worth, errors, how far scores differ; ours also at 10,000 a second, open
+    loop. The best of the rounds counts. With --json, pictures (SVG) beside it.
+
+    Example: throughline bench serving --json runs/bench/serving.json
+
+    Example: throughline bench serving --ablate --json runs/bench/serving-steps.json
+
+    Next: throughline bench --help
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, {"runs": runs})
+    chosen = load_fraud_config(config or DEFAULT_FRAUD_CONFIG, changes=changes)
+    from serving.bench_serving import run_bench_serving
+    from training.fraud import run_train
+
+    result = run_bench_serving(
+        chosen,
+        train=lambda world: run_train(world, only="lightgbm"),
+        seconds=seconds,
+        rounds=rounds,
+        ablate=ablate,
+        picture=None if json is None else json.with_suffix(".svg"),
+    )
+    finish_bench(result, json=json)
+
+
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
     """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
     from configs.files import write_json

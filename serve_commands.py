@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from configs.schema import FraudConfig
 
 Arrivals = Literal["poisson", "constant"]
+Device = Literal["cpu", "cuda"]
 
 
 def fraud_serve(
@@ -22,6 +23,9 @@ def fraud_serve(
     settings: Set = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where a PyTorch champion is scored.  [default: cpu]")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Serve the champion over HTTP with BentoML, until Ctrl-C.
@@ -34,7 +38,12 @@ def fraud_serve(
 
     Next, in another terminal: throughline fraud load
     """
-    changes = {"runs": runs, "serving.host": host, "serving.port": port}
+    changes = {
+        "runs": runs,
+        "serving.host": host,
+        "serving.port": port,
+        "serving.device": device,
+    }
     chosen = read_fraud_config(config, settings, changes)
     from serving.server import run_serve
 

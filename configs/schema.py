@@ -97,10 +97,11 @@ class TrainingSection(Frozen):
 
 
 class ServingSection(Frozen):
-    """Where the service listens, and how often it looks for a new champion."""
+    """Where the service listens and scores, and how often it looks for a new champion."""
 
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    device: Literal["cpu", "cuda"]
     workers: PositiveInt
     model_poll_seconds: PositiveFloat
     max_body_bytes: PositiveInt

@@ -96,7 +96,7 @@ def format_name(key: str) -> str:
     """
     key = re.sub(r"^p(\d+)_(\d+)_", r"p\1.\2_", key)
     key = re.sub(r"_gb$", ", GB", key)
-    key = re.sub(r"_(ms|seconds|days)$", r", \1", key)
+    key = re.sub(r"_(ms|us|seconds|days)$", r", \1", key)
     return NAMES.get(key, key.replace("_", " "))
 
 

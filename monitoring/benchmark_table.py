@@ -13,20 +13,27 @@ TITLES = {
     "windows": "Windows from history",
     "history": "Historical join through Feast",
     "stream": "The stream",
+    "device": "CPU and GPU",
 }
 """Names of the benches, each the name of its file too."""
+SERVING_TITLES = {
+    "serving": "The service beside others",
+    "serving-steps": "The steps to it",
+}
 
 
-def build_benchmark_tables(folder: Path) -> Iterator[str]:
+def build_benchmark_tables(folder: Path, *, titles: Mapping[str, str] = TITLES) -> Iterator[str]:
     """Yield the lines of every bench that was run.
 
     Args:
         folder: Holds ``<bench>.json`` as written by ``throughline bench <bench> --json``.
+        titles: Benches by the name of their file.
     """
-    for name, title in TITLES.items():
+    for name, title in titles.items():
         file = folder / f"{name}.json"
         if file.is_file():
-            yield from ("", f"## {title}", "", f"`throughline bench {name}`", "")
+            command = name.replace("-steps", " --ablate")
+            yield from ("", f"## {title}", "", f"`throughline bench {command}`", "")
             yield from build_bench_tables(read_json(file))
 
 
@@ -34,19 +41,29 @@ def build_bench_tables(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of one bench's result: its rows, its targets, the machine."""
     yield from build_table({str(row["name"]): _drop(row, "name") for row in result["rows"]})
     yield ""
-    yield from build_table(
-        {
-            str(target["name"]).replace("_", " "): {
-                "value": target["value"],
-                "target": f"{'≥' if 'at_least' in target else '≤'} {target['target']:,g}",
-                "met": target["met"],
-            }
-            for target in result["targets"]
-        }
-    )
-    yield ""
+    if result.get("stages_us"):
+        yield from build_table({"µs of one request": result["stages_us"]})
+        yield ""
+    if result["targets"]:
+        yield from build_table({_name(target): _judge(target) for target in result["targets"]})
+        yield ""
     yield describe_run(result["environment"])
 
 
+def _name(target: Mapping[str, Any]) -> str:
+    return str(target["name"]).replace("_", " ")
+
+
+def _judge(target: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "value": target["value"],
+        "target": f"{'≥' if 'at_least' in target else '≤'} {target['target']:,g}",
+        "met": target["met"],
+    }
+
+
 def _drop(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != key}
+    """Leave out what has a column already, and what is nested: that is for scripts."""
+    return {
+        name: value for name, value in row.items() if name != key and not isinstance(value, Mapping)
+    }

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import httpx
 
@@ -55,7 +55,7 @@ def run_serve(config: FraudConfig) -> dict[str, Any]:
             print(f"serving on {url} (see {url}/model and {url}/docs.json); Ctrl-C stops it")
             process.wait()
         finally:
-            _stop(process)
+            stop(process)
         raise ValueError(f"the service on {url} ended by itself; its last messages are above")
     return {
         "url": url,
@@ -93,7 +93,7 @@ def start_service(config: FraudConfig, *, port: int | None = None) -> Iterator[s
                 )
             yield url
         finally:
-            _stop(process)
+            stop(process)
 
 
 def get_service_folder(runs: Path) -> Path:
@@ -134,17 +134,20 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
 
     open_feature_store(config.runs)
     version, folder = get_champion(config.runs)
-    _check_champion(folder, version=version)
+    _check_champion(folder, version=version, device=config.serving.device)
 
 
-def _check_champion(folder: Path, *, version: str) -> None:
+def _check_champion(folder: Path, *, version: str, device: Literal["cpu", "cuda"]) -> None:
     """Load the champion once, so that a damaged one is told before anything is started."""
+    from serving.device import check_can_use
     from training.artefact import load_artefact
 
     try:
-        load_artefact(folder, version=version)
+        artefact = load_artefact(folder, version=version)
     except ValueError as error:
         raise _refuse(version, str(error)) from error
+    if device != "cpu":
+        check_can_use(artefact, device)
 
 
 def _refuse(version: str, reason: str) -> ValueError:
@@ -211,7 +214,7 @@ def _check_not_refused(state: dict[str, Any]) -> None:
         raise _refuse(refused["version"], refused["reason"])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the supervisor to end; then kill whatever is left of its group."""
     try:
         process.terminate()

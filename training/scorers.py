@@ -103,9 +103,14 @@ class TreeScorer:
 
 
 class NetworkScorer:
-    """A neural network from ``training.onnx_graph``'s ONNX file."""
+    """A neural network from ``training.onnx_graph``'s ONNX file.
+
+    Attributes:
+        content: The file's bytes, as they were checked, for a device to be given them too.
+    """
 
     def __init__(self, content: bytes) -> None:
+        self.content = content
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
