@@ -151,6 +151,30 @@ def bench_stream(
     finish_bench(result, json=json)
 
 
+@app.command("load")
+def bench_load(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each run.")] = 5.0,
+    connections: Annotated[int, typer.Option(min=1, help="Of each generator.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 3,
+    json: Json = None,
+) -> None:
+    """Measure our load generator beside wrk: the same bytes to the same constant target.
+
+    In: nothing; a server that always answers the same is started, and stopped. Out: requests per
+    second, latency and the generator's own processor time a request, medians over the runs. Where
+    wrk is not installed, ours alone.
+
+    Example: throughline bench load --json runs/bench/load.json
+
+    Next: make docs
+    """
+    from serving.bench_load import run_bench_load
+
+    result = run_bench_load(seconds=seconds, connections=connections, rounds=rounds)
+    finish_bench(result, json=json)
+
+
 @app.command("device")
 def bench_device(
     *,

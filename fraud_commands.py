@@ -12,13 +12,15 @@ from typing import Annotated, Literal
 import typer
 
 from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
+from serve_commands import fraud_load, fraud_serve
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Is this card transaction fraudulent, now? The stages, in order: data, features, train, "
     "serve, load, monitor; demo runs them all. stream keeps the online store up to date, rebuild "
-    "restores it, parity holds what was served against history; handbook is a published benchmark.",
+    "restores it, parity holds what was served against history, rollback brings the last champion "
+    "back; handbook is a published benchmark.",
 )
 
 MAPPING_EXAMPLE = """\b
@@ -232,6 +234,10 @@ def fraud_train(
     finish(run_train(chosen, now=as_of, only=only), json=json, config=config, runs=runs)
 
 
+app.command("serve")(fraud_serve)
+app.command("load")(fraud_load)
+
+
 @app.command("monitor")
 def fraud_monitor(
     *,
@@ -263,6 +269,30 @@ def fraud_monitor(
 
     result = run_monitor(chosen, now=as_of, since=start, train=run_train if retrain else None)
     finish(result, json=json, config=config, runs=runs)
+
+
+@app.command("rollback")
+def fraud_rollback(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    json: Json = None,
+) -> None:
+    """Make the champion before the champion again.
+
+    In: the registry, which remembers the champion that the last promotion replaced. Out: the
+    alias moved back, once that version's files and golden rows are found right, and a line in
+    serving/admin.jsonl. A running service follows within a second; asked twice, it moves once.
+
+    Example: throughline fraud rollback --runs runs/mine
+
+    Next: throughline fraud monitor
+    """
+    chosen = _read_config(config, settings, {"runs": runs})
+    from serving.champion_changes import run_rollback
+
+    finish(run_rollback(chosen), json=json, config=config, runs=runs)
 
 
 @app.command("handbook")

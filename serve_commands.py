@@ -12,13 +12,10 @@ from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_confi
 if TYPE_CHECKING:
     from configs.schema import FraudConfig
 
-app = typer.Typer()
-
 Arrivals = Literal["poisson", "constant"]
 Device = Literal["cpu", "cuda"]
 
 
-@app.command("serve")
 def fraud_serve(
     *,
     config: Config = None,
@@ -53,7 +50,6 @@ def fraud_serve(
     finish(run_serve(chosen), json=json, config=config, runs=runs)
 
 
-@app.command("load")
 def fraud_load(
     *,
     config: Config = None,

@@ -16,7 +16,6 @@ from typer.exceptions import TyperException
 
 import bench_commands
 import fraud_commands
-import serve_commands
 from command_line import read_place, repeat_place
 
 # What the libraries below would otherwise do behind the user's back; a value already set wins.
@@ -39,7 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Throughline: an ML system from raw events to served predictions and back to retraining.",
 )
-fraud_commands.app.add_typer(serve_commands.app)
 app.add_typer(fraud_commands.app, name="fraud")
 app.add_typer(bench_commands.app, name="bench")
 

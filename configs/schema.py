@@ -114,6 +114,7 @@ class ServingSection(Frozen):
     last_known_seconds: PositiveFloat
     breaker_failures: PositiveInt
     breaker_open_seconds: PositiveFloat
+    trace_share: Share
 
 
 class StackSection(Frozen):

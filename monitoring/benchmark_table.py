@@ -34,10 +34,11 @@ def build_benchmark_tables(folder: Path, *, titles: Mapping[str, str] = TITLES) 
         if file.is_file():
             command = name.replace("-steps", " --ablate")
             yield from ("", f"## {title}", "", f"`throughline bench {command}`", "")
-            yield from _build_tables(read_json(file))
+            yield from build_bench_tables(read_json(file))
 
 
-def _build_tables(result: Mapping[str, Any]) -> Iterator[str]:
+def build_bench_tables(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of one bench's result: its rows, its targets, the machine."""
     yield from build_table({str(row["name"]): _drop(row, "name") for row in result["rows"]})
     yield ""
     if result.get("stages_us"):

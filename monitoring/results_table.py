@@ -1,8 +1,9 @@
 """A run's results become tables in the documents: no number there is typed by hand.
 
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
-where they were run, the handbook benchmark into docs/handbook.md and the benches into
-docs/benchmarks.md and docs/serving.md; it replaces what stands between two markers, nothing else.
+where they were run, the handbook benchmark into docs/handbook.md, the benches into
+docs/benchmarks.md and docs/serving.md and the load generator's into docs/load.md; it replaces what
+stands between two markers and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import Any
 
 from configs.files import read_json, write_whole
 from configs.terminal import format_name, format_value
-from monitoring.benchmark_table import SERVING_TITLES, build_benchmark_tables
+from monitoring.benchmark_table import (
+    SERVING_TITLES,
+    build_bench_tables,
+    build_benchmark_tables,
+)
 from monitoring.handbook_table import build_handbook_tables
 from monitoring.report import format_score
 
@@ -122,6 +127,10 @@ def main() -> None:
             replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
             tables = build_benchmark_tables(benches, titles=SERVING_TITLES)
             replace_marked(Path("docs/serving.md"), tables)
+        if (benches / "load.json").is_file():
+            replace_marked(
+                Path("docs/load.md"), build_bench_tables(read_json(benches / "load.json"))
+            )
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -63,8 +63,8 @@ class Connection:
         """Say whether connecting has ended badly."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
-    def close(self, *, retry: float) -> None:
-        """Give the socket up; the connection may be opened again at ``retry``."""
+    def close(self) -> None:
+        """Give the socket up."""
         with suppress(OSError):
             self.socket.close()
-        self.state, self.unsent, self.retry = "closed", b"", retry
+        self.state, self.unsent, self.retry = "closed", b"", 0.0

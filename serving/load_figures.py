@@ -63,6 +63,8 @@ def plot_rung_latency(ladder: Ladder, *, max_p99_ms: float) -> str:
         _scatter(axes, ladder, p99s)
         axes.axhline(max_p99_ms, color=SOFT, linewidth=1, linestyle="--", label="limit")
         axes.set(xlabel="offered requests a second", ylabel="p99 latency (ms)", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")  # 50, not 5 x 10^1
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.legend(loc="upper left")
 
     return render_figure(draw)

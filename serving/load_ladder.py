@@ -1,8 +1,9 @@
 """Rates that rise until the service cannot follow become its knee: the highest rate that held.
 
 Each rung is an open-loop run of its own. A rung holds if its p99 is within the limit, enough of the
-offered rate was answered, and few requests failed or were shed. Between the last rung that held and
-the first that did not, the geometric middle is tried a few times.
+offered rate was answered, and few requests failed or were shed. Where not even the first holds, the
+rates fall until one does. Between the last rung that held and the first that did not, the geometric
+middle is tried a few times.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.schema import LadderSection
-from serving.load_run import LoadResult
+from serving.load_result import LoadResult
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,21 @@ class Rung:
         return not self.reasons
 
     def describe(self) -> dict[str, Any]:
-        """Summarise the rung as JSON."""
+        """Summarise the rung as JSON; ``more`` is what a terminal's table has no room for."""
         result = self.result
         return {
-            "offered_qps": round(self.rate, 1),
             "qps": round(result.qps, 1),
             "p50_ms": result.latencies.get_value_at_percentile(50.0) / 1e3,
             "p99_ms": result.latencies.get_value_at_percentile(99.0) / 1e3,
             "errors": sum(result.errors.values()),
             "shed": result.shed,
-            "generator_cpu_share": round(result.cpu_share, 3),
             "holds": self.holds,
-            "reasons": list(self.reasons),
-            "valid": result.valid,
+            "more": {
+                "offered_qps": round(self.rate, 1),
+                "reasons": "; ".join(self.reasons),
+                "generator_cpu_share": round(result.cpu_share, 3),
+                "generator_was_the_bottleneck": not result.valid,
+            },
         }
 
 
@@ -55,7 +58,7 @@ class Ladder:
 
     @property
     def knee(self) -> Rung | None:
-        """The highest rung that held; None if not even the first did."""
+        """The highest rung that held; None if none did."""
         return max((rung for rung in self.rungs if rung.holds), key=_get_rate, default=None)
 
     @property
@@ -77,7 +80,7 @@ def _get_rate(rung: Rung) -> float:
 
 
 def climb(measure: Callable[[float], LoadResult], *, settings: LadderSection) -> Ladder:
-    """Measure at rising rates, then around the knee.
+    """Measure at rising rates (falling, if the first does not hold), then around the knee.
 
     Args:
         measure: Runs open loop at a rate, requests a second.
@@ -100,10 +103,12 @@ def climb(measure: Callable[[float], LoadResult], *, settings: LadderSection) ->
 
 def _choose_rates(rungs: Sequence[Rung], settings: LadderSection) -> Iterator[float]:
     """Yield the next rate, looking at the rungs measured so far."""
-    for number in range(settings.max_rungs):
-        yield settings.first_rate * settings.factor**number
-        if not rungs[-1].holds:
+    rate = settings.first_rate
+    for _ in range(settings.max_rungs):
+        yield rate
+        if rungs[-1].holds != rungs[0].holds:
             break
+        rate = rate * settings.factor if rungs[0].holds else rate / settings.factor
     for _ in range(settings.num_bisections):
         below = max((rung.rate for rung in rungs if rung.holds), default=None)
         above = min((rung.rate for rung in rungs if not rung.holds), default=None)

@@ -16,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 
 from configs.files import write_whole
 from serving.load_histogram import build_histogram
-from serving.load_run import MAX_CPU_SHARE, LoadResult
+from serving.load_result import MAX_CPU_SHARE, LoadResult
 
 CLOSED_CAVEAT = (
     "closed loop: every connection waits for its answer, so latency under overload is understated "

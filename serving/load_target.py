@@ -24,7 +24,8 @@ from serving.load_messages import (
     render_bodies,
 )
 from serving.load_plan import Check, Target
-from serving.load_run import LoadResult, measure_load
+from serving.load_result import LoadResult
+from serving.load_run import measure_load
 from serving.server import find_free_port, start_service
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 import select
-import time
-from collections import deque
 from collections.abc import Iterator
 
 from serving.load_connection import Connection
-from serving.load_http import Answer, KnownHeads, render_request
+from serving.load_http import Answer, render_request
 from serving.load_plan import Plan, WorkerReport
+from serving.load_pool import IN, OUT, ConnectionPool, clock
 from serving.load_recorder import Recorder
 from serving.load_schedule import draw_arrivals
 
@@ -28,12 +27,9 @@ LOOK_SECONDS = 0.1
 """How often connections are looked at for answers that do not come, and closed ones reopened."""
 RECEIVE_BYTES = 16_384  # a larger buffer would be mapped anew, at 20 us, for each answer
 SERIALS_PER_PROCESS = 10**14
-IN, OUT = select.EPOLLIN, select.EPOLLOUT
 OK, UNAVAILABLE = 200, 503
 REFUSED, CLOSED = "connection refused", "connection closed"
 LATE, NEVER_SENT = "no answer in time", "never sent"
-
-clock = time.perf_counter  # CLOCK_MONOTONIC on Linux: the same in all processes
 
 
 class LoadLoop:
@@ -48,14 +44,11 @@ class LoadLoop:
         self._rows = [
             render_request(body, host=authority, path=path, headers=headers) for body in plan.bodies
         ]
-        self._heads = KnownHeads()
-        self._epoll = select.epoll()
-        self._epoll_fds = (self._epoll.fileno(),)
+        self._pool = pool = ConnectionPool((host, port), size=plan.connections)
+        self._idle, self._by_fd, self._epoll = pool.idle, pool.by_fd, pool.epoll
+        self._epoll_fds = (pool.epoll.fileno(),)
         self._stop_fd = stop_fd
         self._epoll.register(stop_fd, IN)
-        self._by_fd: dict[int, Connection] = {}
-        self._idle: deque[Connection] = deque()  # the one that has been idle longest comes first
-        self._closed = [Connection((host, port)) for _ in range(plan.connections)]
         self._num_busy = 0
         self._num_sent = plan.process * len(plan.bodies) // plan.processes  # each starts elsewhere
         self._serial = plan.process * SERIALS_PER_PROCESS
@@ -71,14 +64,13 @@ class LoadLoop:
         Raises:
             ConnectionError: If none can be opened, or not all in time.
         """
-        self._reopen(clock())
-        deadline = clock() + self._plan.timeout_seconds
-        while len(self._idle) < self._plan.connections:
+        pool, deadline = self._pool, clock() + self._plan.timeout_seconds
+        while len(self._idle) < pool.size:
+            pool.open(clock())
             for fd, mask in self._epoll.poll(LOOK_SECONDS):
                 self._handle(fd, mask)
-            if len(self._closed) == self._plan.connections or clock() > deadline:
+            if pool.is_down or clock() > deadline:
                 raise ConnectionError(f"nobody answers at {self._plan.target.url}")
-            self._reopen(clock())
 
     def run(self, start: float) -> WorkerReport:
         """Send from ``start``, of ``time.perf_counter``, until the plan is done."""
@@ -144,7 +136,7 @@ class LoadLoop:
         while self._due <= now:
             if self._idle:
                 self._send(self._idle.popleft(), self._due)
-            elif len(self._closed) == self._plan.connections:
+            elif self._pool.is_down:
                 self._refuse(self._due)
             else:
                 return
@@ -209,10 +201,10 @@ class LoadLoop:
             if mask & ~OUT:
                 self._receive(connection)
         elif connection.state == "connecting":
-            self._end_connecting(connection)
+            self._pool.end_connecting(connection, clock())
         else:  # the service closes an idle connection, as it may
             self._idle.remove(connection)
-            self._reconnect(connection)
+            self._pool.reconnect(connection)
 
     def _send_rest(self, connection: Connection) -> None:
         try:
@@ -262,65 +254,29 @@ class LoadLoop:
             connection.state, connection.freed = "idle", now
             self._idle.append(connection)
         else:
-            self._reconnect(connection)
+            self._pool.reconnect(connection)
 
     def _lose(self, connection: Connection, kind: str) -> None:
         """Count the request under way as an error, and connect again."""
         if connection.due >= self._begin:
             self._recorder.report.errors[kind] += 1
         self._num_busy -= 1
-        self._reconnect(connection)
-
-    def _reconnect(self, connection: Connection) -> None:
-        self._recorder.report.reconnects += 1
-        self._drop(connection, retry=0.0)
-        self._reopen(clock())
-
-    def _drop(self, connection: Connection, *, retry: float) -> None:
-        del self._by_fd[connection.fd]
-        connection.close(retry=retry)
-        self._closed.append(connection)
-
-    def _reopen(self, now: float) -> None:
-        """Begin to connect what is closed and not to wait."""
-        waiting = []
-        for connection in self._closed:
-            if connection.retry > now:
-                waiting.append(connection)
-                continue
-            try:
-                connection.open(self._heads)
-            except OSError:
-                self._delay(connection, now)
-                waiting.append(connection)
-                continue
-            self._by_fd[connection.fd] = connection
-            self._epoll.register(connection.fd, IN | OUT)
-        self._closed = waiting
-
-    def _end_connecting(self, connection: Connection) -> None:
-        now = clock()
-        if connection.has_failed():
-            self._drop(connection, retry=0.0)
-            self._delay(connection, now)
-            return
-        self._epoll.modify(connection.fd, IN)
-        connection.state, connection.freed = "idle", now
-        self._idle.append(connection)
-
-    def _delay(self, connection: Connection, now: float) -> None:
-        """Wait before connecting again; in a closed loop, each attempt stood for a request."""
-        connection.retry = now + LOOK_SECONDS
-        if self._plan.rate is None:
-            self._refuse(now)
+        self._pool.reconnect(connection)
 
     def _look(self, now: float) -> None:
-        """Give up on answers that do not come, and connect again where it is time."""
+        """Give up on answers that do not come, and connect again where it is time.
+
+        In a closed loop each attempt to connect that is refused stands for a request.
+        """
         for connection in list(self._by_fd.values()):
             if connection.state == "busy" and now - connection.sent > self._plan.timeout_seconds:
                 self._give_up(connection, now)
-                self._reconnect(connection)
-        self._reopen(now)
+                self._pool.reconnect(connection)
+        self._pool.open(now)
+        if self._plan.rate is None:
+            for _ in range(self._pool.num_refused):
+                self._refuse(now)
+        self._pool.num_refused = 0
 
     def _give_up(self, connection: Connection, now: float) -> None:
         self._num_busy -= 1
@@ -335,11 +291,11 @@ class LoadLoop:
                 recorder.report.requests -= connection.due >= self._begin
             elif connection.state == "busy":
                 self._give_up(connection, now)
-            connection.close(retry=math.inf)
         while self._due < math.inf and not self._is_stopped:
             if self._due >= self._begin:
                 recorder.report.requests += 1
                 recorder.note_given_up(NEVER_SENT, due=self._due, now=now)
             self._due = next(self._arrivals, math.inf)
-        self._epoll.close()
+        recorder.report.reconnects = self._pool.num_opened - self._pool.size
+        self._pool.close()
         return recorder.end()

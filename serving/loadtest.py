@@ -30,7 +30,7 @@ from serving.load_report import (
     write_percentiles,
     write_time_series,
 )
-from serving.load_run import LoadResult
+from serving.load_result import LoadResult
 from serving.load_soak import MemoryWatch, describe_soak, find_workers
 from serving.load_target import (
     LoadJob,
@@ -144,7 +144,8 @@ def _run_ladder(job: LoadJob, *, folder: Path) -> dict[str, Any]:
             "throughput": plot_throughput(ladder),
             "rung_latency": plot_rung_latency(ladder, max_p99_ms=settings.max_p99_ms),
         }
-        write_time_series(folder / "load.csv", pd.DataFrame(facts["rungs"].values()))
+        rungs = pd.json_normalize([rung["more"] | rung for rung in facts["rungs"].values()])
+        write_time_series(folder / "load.csv", rungs.filter(regex=r"^[^.]+$"))
     if ladder.knee is not None:
         figures["latency"] = _draw_latency(ladder.knee.result)
         write_percentiles(folder / "latency.hgrm", ladder.knee.result.latencies)

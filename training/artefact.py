@@ -37,7 +37,7 @@ from training.encoding import Floats, encode_features
 from training.model_spec import ModelSpec, read_spec
 from training.operating_point import Decisions
 from training.request_model import RequestModel, load_request_model
-from training.scorers import MODEL_FILES, Scorer, load_scorer
+from training.scorers import MODEL_FILES, Content, Scorer, list_files, load_scorer
 
 MANIFEST_FILE = "manifest.json"
 SPEC_FILE = "model.json"
@@ -133,7 +133,9 @@ class Artefact:
             For each row ``(feature, contribution)``, largest first; a contribution is in log-odds
             before calibration, positive towards fraud.
         """
-        return self.explain_matrix(encode_features(features, encoding=self.spec.encoding), top=top)
+        return self.explain_matrix(
+            encode_features(features, encoding=self.spec.encoding), top=top
+        )
 
     def explain_matrix(self, matrix: Floats, *, top: int) -> list[list[tuple[str, float]]]:
         """Explain raw model columns ``(rows, features)``; see ``explain``."""
@@ -147,7 +149,7 @@ def save_artefact(
     folder: Path,
     *,
     spec: ModelSpec,
-    content: bytes,
+    content: Content,
     golden_features: pd.DataFrame,
     reference_features: pd.DataFrame,
     request_content: bytes | None = None,
@@ -157,7 +159,7 @@ def save_artefact(
     Args:
         folder: Where to.
         spec: What the model is.
-        content: The model file's bytes.
+        content: The model's file, or its files by name.
         golden_features: Some feature rows, to score at every loading.
         reference_features: Feature rows with ``event_time``; their scores are added.
         request_content: The request model's bytes; there if, and only if, the spec has a fallback.
@@ -171,7 +173,8 @@ def save_artefact(
         part = Path(name) / "artefact"
         part.mkdir()
         write_json(part / SPEC_FILE, spec.to_document())
-        (part / MODEL_FILES[spec.kind]).write_bytes(content)
+        for file, data in list_files(spec.kind, content).items():
+            (part / file).write_bytes(data)
         if request_content is not None:
             (part / REQUEST_MODEL_FILE).write_bytes(request_content)
         golden = {name: scores.tolist() for name, scores in _score_golden(artefact, rows).items()}
@@ -207,7 +210,7 @@ def load_artefact(folder: Path, *, version: str = "") -> Artefact:
             f"{folder / SPEC_FILE} names the unknown kind of model '{spec.kind}'; "
             f"it must be one of: {', '.join(MODEL_FILES)}"
         )
-    content = _take(checked, MODEL_FILES[spec.kind], folder=folder)
+    content = {name: _take(checked, name, folder=folder) for name in MODEL_FILES[spec.kind]}
     request_content = None
     if spec.fallback is not None:
         request_content = _take(checked, REQUEST_MODEL_FILE, folder=folder)
@@ -258,7 +261,7 @@ def _take(checked: Mapping[str, bytes], name: str, *, folder: Path) -> bytes:
 
 
 def _assemble(
-    spec: ModelSpec, content: bytes, request_content: bytes | None, *, version: str = ""
+    spec: ModelSpec, content: Content, request_content: bytes | None, *, version: str = ""
 ) -> Artefact:
     request_model = None
     if spec.fallback is not None and request_content is not None:
@@ -283,7 +286,7 @@ def _check_golden_rows(artefact: Artefact, content: bytes, *, folder: Path) -> N
     golden = json.loads(content)
     rows = pd.DataFrame(golden["rows"], columns=list(artefact.features))
     files = {
-        "scores": MODEL_FILES[artefact.spec.kind],
+        "scores": " or ".join(MODEL_FILES[artefact.spec.kind]),
         "request_scores": REQUEST_MODEL_FILE,
         "rule_scores": f"{SPEC_FILE} (its rule)",
     }

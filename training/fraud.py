@@ -60,13 +60,15 @@ def run_train(
     clock = _Clock()
     material = load_material(config, now=now)
     clock.stop("features_and_leak_checks")
-    candidates = []
+    candidates: dict[str, Candidate] = {}
     for kind in MODEL_FILES if only is None else (only,):
-        candidates.append(_fit(kind, material, config=config, params=params))
+        candidates[kind] = _fit(kind, material, config=config, params=params, fitted=candidates)
         clock.stop(kind)
     fallback = _fit_fallback(material, config=config)
     clock.stop("fallback")
-    judgement = judge_candidates(candidates, material, fallback=fallback, config=config)
+    judgement = judge_candidates(
+        list(candidates.values()), material, fallback=fallback, config=config
+    )
     clock.stop("evaluation")
     folder = config.runs / "training"
     if only is not None:
@@ -93,12 +95,19 @@ def run_train(
 
 
 def _fit(
-    kind: str, material: Material, *, config: FraudConfig, params: Mapping[str, Any] | None
+    kind: str,
+    material: Material,
+    *,
+    config: FraudConfig,
+    params: Mapping[str, Any] | None,
+    fitted: Mapping[str, Candidate],
 ) -> Candidate:
     """Build a candidate and sound the alarms that need one."""
     training = config.training
     budget = Budget(training.num_trials, training.max_epochs, config.seed)
-    candidate = build_candidate(kind, material.training, budget=budget, parameters=params)
+    candidate = build_candidate(
+        kind, material.training, budget=budget, parameters=params, fitted=fitted
+    )
     check_feature_importance(
         candidate.importance, max_share=training.leaks.max_feature_importance_share
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightgbm
@@ -51,11 +51,15 @@ class FoldRows:
 
 @dataclass(frozen=True)
 class TunedTrees:
-    """The best trial, and every trial's mean validation average precision in order."""
+    """The best trial, and every trial's mean validation average precision in order.
+
+    ``fold_margins`` are the best trial's, of each fold's validation rows.
+    """
 
     parameters: dict[str, Any]
     average_precisions: tuple[float, ...]
     trial_scores: tuple[float, ...]
+    fold_margins: tuple[Floats, ...] = field(compare=False)
 
 
 def fit_trees(
@@ -146,7 +150,7 @@ def tune_trees(
     held = [_hold(fold.train_matrix, fold.train_is_fraud, encoding=encoding) for fold in samples]
 
     def try_parameters(trial: optuna.Trial) -> float:
-        curve = _trace_folds(held, samples, _suggest(trial), seed=seed)
+        curve, _ = _trace_folds(held, samples, _suggest(trial), seed=seed)
         advance(1)
         return float(curve.mean(axis=0).max())
 
@@ -156,13 +160,14 @@ def tune_trees(
     study.optimize(try_parameters, n_trials=num_trials)
 
     whole = [_hold(fold.train_matrix, fold.train_is_fraud, encoding=encoding) for fold in folds]
-    curve = _trace_folds(whole, folds, study.best_params, seed=seed)
+    curve, margins = _trace_folds(whole, folds, study.best_params, seed=seed)
     advance(1)
     best_step = int(np.argmax(curve.mean(axis=0)))
     return TunedTrees(
         parameters={**study.best_params, "num_trees": (best_step + 1) * TREE_STEP},
         average_precisions=tuple(curve[:, best_step].tolist()),
         trial_scores=tuple(float(trial.value or 0.0) for trial in study.trials),
+        fold_margins=tuple(steps[best_step] for steps in margins),
     )
 
 
@@ -183,16 +188,21 @@ def _trace_folds(
     parameters: Mapping[str, Any],
     *,
     seed: int,
-) -> Floats:
-    """Fit each fold; return validation average precision by number of trees. (folds, steps)."""
+) -> tuple[Floats, tuple[Floats, ...]]:
+    """Fit each fold and validate it at every number of trees.
+
+    Returns:
+        Average precision ``(folds, steps)`` and, of each fold, the margins ``(steps, rows)``.
+    """
     num_cores = os.cpu_count() or 1
 
-    def trace(train: lightgbm.Dataset, fold: FoldRows) -> list[float]:
+    def trace(train: lightgbm.Dataset, fold: FoldRows) -> tuple[list[float], Floats]:
         num_threads = max(1, num_cores // len(folds))
         return _trace_fold(train, fold, parameters, seed=seed, num_threads=num_threads)
 
     with ThreadPoolExecutor(min(len(folds), num_cores)) as pool:  # LightGBM releases the lock
-        return np.array(list(pool.map(trace, held, folds)))
+        scores, margins = zip(*pool.map(trace, held, folds), strict=True)
+    return np.array(scores), margins
 
 
 def _trace_fold(
@@ -202,21 +212,21 @@ def _trace_fold(
     *,
     seed: int,
     num_threads: int,
-) -> list[float]:
+) -> tuple[list[float], Floats]:
     complete = _complete(parameters, seed=seed, num_threads=num_threads)
     booster = lightgbm.train(complete, train, num_boost_round=MAX_TREES)
-    margins = np.zeros(len(fold.valid_matrix))
-    trace = []
+    steps = []
     for first in range(0, MAX_TREES, TREE_STEP):
-        margins += booster.predict(
+        step = booster.predict(
             fold.valid_matrix,
             raw_score=True,
             start_iteration=first,
             num_iteration=TREE_STEP,
             num_threads=num_threads,
         )
-        trace.append(average_precision(fold.valid_is_fraud, margins))
-    return trace
+        steps.append(step)
+    margins = np.cumsum(steps, axis=0)
+    return [average_precision(fold.valid_is_fraud, row) for row in margins], margins
 
 
 def _complete(parameters: Mapping[str, Any], *, seed: int, num_threads: int) -> dict[str, Any]:

@@ -14,11 +14,17 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {"lightgbm": "#1f6feb", "pytorch": "#dd6b20", "logistic_regression": "#2f855a"}
+COLOURS = {
+    "lightgbm": "#1f6feb",
+    "pytorch": "#dd6b20",
+    "logistic_regression": "#2f855a",
+    "blend": "#805ad5",
+}
 LABELS = {
     "lightgbm": "LightGBM",
     "pytorch": "PyTorch network",
     "logistic_regression": "logistic regression",
+    "blend": "blend of both",
     "amount_rule": "amount alone",
     "constant": "constant",
 }

@@ -2,13 +2,15 @@
 
 The only module that knows MLflow. A run holds parameters, metrics, pictures and the model; a
 registered version points at one run's model; the aliases ``champion`` and ``challenger`` point at
-versions and are all that decides what serves. Nothing is written as a pickle and none is read.
+versions and are all that decides what serves; ``previous`` is the champion before, for a way back.
+Nothing is written as a pickle and none is read.
 
 MLflow is imported when it is first needed, after the environment says: no telemetry, no pickles.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib
 import logging
@@ -17,8 +19,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version as find_package_version
 from pathlib import Path
@@ -35,6 +37,8 @@ MODEL_FOLDER = "model"
 ARTEFACT_FOLDER = "artefact"
 CHAMPION: Literal["champion"] = "champion"
 CHALLENGER: Literal["challenger"] = "challenger"
+PREVIOUS: Literal["previous"] = "previous"
+Alias = Literal["champion", "challenger", "previous"]
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model runs its author's code
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -123,12 +127,88 @@ def register(runs: Path, run_id: str) -> str:
     return str(client.create_model_version(MODEL_NAME, source, run_id).version)
 
 
-def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> None:
-    """Point an alias at a version; from then on it is what a running service finds."""
+def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> str | None:
+    """Point an alias at a version; from then on it is what a running service finds.
+
+    A champion that is replaced is remembered as ``previous``, whoever promotes.
+
+    Args:
+        runs: Output folder.
+        alias: Which.
+        version: Where to.
+
+    Returns:
+        The version the alias pointed at before, or ``None``.
+    """
+    with _hold_aliases(runs):
+        before = find_version(runs, alias)
+        if alias == CHAMPION and before is not None and before != version:
+            # First, so that a process killed in between leaves no champion without a way back.
+            _point(runs, PREVIOUS, version=before)
+        _point(runs, alias, version=version)
+    return before
+
+
+def roll_back(runs: Path, *, check: Callable[[Path], object]) -> tuple[str, str]:
+    """Make the champion before the champion again.
+
+    Asking twice changes nothing more: the second time is refused, so that a request that is
+    repeated because its answer was lost does not bring the bad model back.
+
+    Args:
+        runs: Output folder.
+        check: Called with the artefact's folder before anything changes; raises if it is no good.
+
+    Returns:
+        The version that was the champion, and the one that is now.
+
+    Raises:
+        FileNotFoundError: If there is no champion.
+        ValueError: If no other champion was before, or ``check`` says no.
+    """
+    with _hold_aliases(runs):
+        champion, _ = get_champion(runs)
+        before = find_version(runs, PREVIOUS)
+        if before is None or before == champion:
+            raise ValueError(f"version {champion} is the champion; there is none to go back to")
+        check(_find_folder(get_database_path(runs), before))
+        _point(runs, CHAMPION, version=before)
+    return champion, before
+
+
+def find_artefact(runs: Path, version: str) -> Path:
+    """Return the folder a version's artefact is in; makes no files.
+
+    Raises:
+        ValueError: If there is no such version.
+    """
+    database = get_database_path(runs)
+    exceptions = _import_mlflow("mlflow.exceptions")
+    if not database.is_file():
+        raise ValueError(f"there is no version {version}; run `throughline fraud train` first")
+    try:
+        return _find_folder(database, version)
+    except exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ValueError(f"there is no version {version} of the model") from error
+
+
+def _point(runs: Path, alias: Alias, *, version: str) -> None:
     _open_client(get_database_path(runs)).set_registered_model_alias(MODEL_NAME, alias, version)
 
 
-def find_version(runs: Path, alias: Literal["champion", "challenger"]) -> str | None:
+@contextmanager
+def _hold_aliases(runs: Path) -> Iterator[None]:
+    """Keep other processes and threads from moving an alias meanwhile."""
+    lock_file = get_database_path(runs).with_name("aliases.lock")
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+        yield
+
+
+def find_version(runs: Path, alias: Alias) -> str | None:
     """Return the version an alias points at, or ``None``; makes no files."""
     database = get_database_path(runs)
     if not database.is_file():

@@ -8,6 +8,7 @@ scikit-learn nor MLflow, and one thread per call: a server runs one scorer per c
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Protocol
 
 import lightgbm
@@ -18,12 +19,22 @@ from training.encoding import Floats
 from training.preprocessing import read_preprocessing
 from training.tree_rows import TreeRows
 
+TREES_FILE = "model.txt"
+NETWORK_FILE = "model.onnx"
+BLEND_FILE = "blend.json"
 MODEL_FILES = {
-    "logistic_regression": "coefficients.json",
-    "lightgbm": "model.txt",
-    "pytorch": "model.onnx",
+    "logistic_regression": ("coefficients.json",),
+    "lightgbm": (TREES_FILE,),
+    "pytorch": (NETWORK_FILE,),
+    "blend": (BLEND_FILE, TREES_FILE, NETWORK_FILE),
 }
-"""The kinds of model, and the file each is stored in."""
+"""The kinds of model, and the files each is stored in."""
+
+Content = bytes | Mapping[str, bytes]
+"""A model of one file, or the files of one that has several, by name."""
+
+MAX_ROWS_ONE_BY_ONE = 64
+"""Above this LightGBM's own batches are as fast, and let other threads run meanwhile."""
 
 MAX_ROWS_ONE_BY_ONE = 64
 """Above this LightGBM's own batches are as fast, and let other threads run meanwhile."""
@@ -128,16 +139,59 @@ class NetworkScorer:
         return shares
 
 
-def load_scorer(kind: str, content: bytes) -> Scorer:
-    """Make a scorer from a model file's bytes.
+class BlendScorer:
+    """The weighted mean of the trees' and the network's margins.
+
+    A model without weight is not asked.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        weight = float(json.loads(files[BLEND_FILE])["tree_weight"])
+        if not 0.0 <= weight <= 1.0:
+            raise ValueError(f"{BLEND_FILE} gives the trees a weight of {weight}, not 0 to 1")
+        parts: list[tuple[float, Scorer]] = []
+        if weight > 0.0:
+            parts.append((weight, TreeScorer(files[TREES_FILE])))
+        if weight < 1.0:
+            parts.append((1.0 - weight, NetworkScorer(files[NETWORK_FILE])))
+        self._parts = parts
+
+    def margins(self, matrix: Floats) -> Floats:
+        """Return log-odds of fraud. Shape ``(rows,)``."""
+        parts = [weight * part.margins(matrix) for weight, part in self._parts]
+        return np.asarray(np.sum(parts, axis=0))
+
+    def contributions(self, matrix: Floats) -> Floats:
+        """Return the weighted mean of both models' contributions."""
+        parts = [weight * part.contributions(matrix) for weight, part in self._parts]
+        return np.asarray(np.sum(parts, axis=0))
+
+
+def list_files(kind: str, content: Content) -> dict[str, bytes]:
+    """Return a model's files by name, in the order of ``MODEL_FILES``.
+
+    >>> list_files("lightgbm", b"tree")
+    {'model.txt': b'tree'}
+    """
+    names = MODEL_FILES[kind]
+    files = {names[0]: content} if isinstance(content, bytes) else dict(content)
+    assert sorted(files) == sorted(names), f"a {kind} is made of {names}"
+    return {name: files[name] for name in names}
+
+
+def load_scorer(kind: str, content: Content) -> Scorer:
+    """Make a scorer from a model's files.
 
     Raises:
         ValueError: If ``kind`` is none of ``MODEL_FILES``.
     """
+    if kind not in MODEL_FILES:
+        known = ", ".join(MODEL_FILES)
+        raise ValueError(f"unknown kind of model '{kind}'; it must be one of: {known}")
+    files = list_files(kind, content)
+    if kind == "blend":
+        return BlendScorer(files)
+    (single,) = files.values()
     if kind == "logistic_regression":
-        return LinearScorer(content)
-    if kind == "lightgbm":
-        return TreeScorer(content)
-    if kind == "pytorch":
-        return NetworkScorer(content)
-    raise ValueError(f"unknown kind of model '{kind}'; it must be one of: {', '.join(MODEL_FILES)}")
+        return LinearScorer(single)
+    return TreeScorer(single) if kind == "lightgbm" else NetworkScorer(single)

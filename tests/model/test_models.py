@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from training import candidates
 from training.calibration import IDENTITY
 from training.candidates import Budget, TrainingRows, build_candidate
 from training.encoding import Encoding
@@ -44,7 +45,14 @@ def fit(kind, matrix, is_fraud):
         return fit_linear(matrix, is_fraud, encoding=ENCODING)
     if kind == "lightgbm":
         return fit_trees(matrix, is_fraud, encoding=ENCODING, parameters=TREES, seed=0)
+    if kind == "blend":
+        return blend(0.5, fit("lightgbm", matrix, is_fraud), fit("pytorch", matrix, is_fraud))
     return fit_network(matrix, is_fraud, encoding=ENCODING, settings=SETTINGS).content
+
+
+def blend(tree_weight, trees, network):
+    weight = json.dumps({"tree_weight": tree_weight}).encode()
+    return {"blend.json": weight, "model.txt": trees, "model.onnx": network}
 
 
 @pytest.fixture(scope="module", params=MODEL_FILES)
@@ -223,6 +231,48 @@ def test_training_the_network_leaves_torchs_own_randomness_alone():
     assert torch.rand(1) == expected
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_a_blend_is_the_weighted_mean_of_both_models(weight):
+    rows = make_rows(num_rows=1000)
+    trees, network = fit("lightgbm", *rows), fit("pytorch", *rows)
+    blended = load_scorer("blend", blend(weight, trees, network))
+    parts = load_scorer("lightgbm", trees), load_scorer("pytorch", network)
+    matrix, _ = make_rows(num_rows=100, seed=3)
+
+    for name in ("margins", "contributions"):
+        of_trees, of_network = (getattr(part, name)(matrix) for part in parts)
+        expected = weight * of_trees + (1 - weight) * of_network
+        np.testing.assert_allclose(getattr(blended, name)(matrix), expected, atol=1e-6)
+
+
+def test_a_blend_whose_weight_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"a weight of 1\.5"):
+        load_scorer("blend", blend(1.5, b"", b""))
+
+
+def test_a_blend_of_fitted_candidates_fits_nothing_again(monkeypatch):
+    matrix, is_fraud = make_rows(num_rows=3000)
+    rows = LabelledRows(pd.DataFrame({"is_fraud": is_fraud}), matrix)
+    training = TrainingRows(rows, make_folds(), rows, ENCODING)
+    budget = Budget(num_trials=1, max_epochs=2, seed=0)
+    fitted = {
+        kind: build_candidate(kind, training, budget=budget) for kind in ("lightgbm", "pytorch")
+    }
+    monkeypatch.setattr(candidates, "fit_trees", None)
+    monkeypatch.setattr(candidates, "tune_trees", None)
+    monkeypatch.setattr(candidates, "fit_network", None)
+
+    blended = build_candidate("blend", training, budget=budget, fitted=fitted)
+
+    assert blended.content["model.txt"] == fitted["lightgbm"].content
+    assert blended.content["model.onnx"] == fitted["pytorch"].content
+    assert len(blended.curves["weight_average_precision"]) == 5
+    ends = (fitted["pytorch"].selection_score, fitted["lightgbm"].selection_score)
+    assert blended.curves["weight_average_precision"][0] == pytest.approx(ends[0])
+    assert blended.curves["weight_average_precision"][-1] == pytest.approx(ends[1])
+    assert max(blended.curves["weight_average_precision"]) >= max(ends)
+
+
 def make_folds():
     folds = []
     for seed in (0, 1):
@@ -271,6 +321,8 @@ def test_a_candidate_fitted_again_with_its_own_parameters_is_the_same_model(name
     again = build_candidate(name, training, budget=budget, parameters=first.parameters)
 
     assert again.content == first.content
-    assert again.fold_average_precisions == pytest.approx(first.fold_average_precisions)
+    assert again.selection_score == pytest.approx(first.selection_score, abs=0.01)
+    for margins, before in zip(again.fold_margins, first.fold_margins, strict=True):
+        np.testing.assert_allclose(margins, before, atol=1e-6)
     assert sum(first.importance.values()) == pytest.approx(1.0)
     assert set(json.loads(json.dumps(first.parameters))) == set(first.parameters)

@@ -124,6 +124,7 @@ def upside_down(config):
         content=json.dumps(coefficients).encode(),
         golden_features=reference.head(3),
         reference_features=reference,
+        request_content=(place / "request_model.txt").read_bytes(),
     )
     run_id = log_run(
         config.runs, RunRecord("bad"), artefact=folder, encoding=artefact.spec.encoding

@@ -159,6 +159,21 @@ def test_every_kind_of_artefact_loads_and_explains_itself(config, result):
         assert "customer_tx_count_7d" not in artefact.spec.request_features
 
 
+def test_the_blend_weighs_the_models_that_were_fitted_anyway(config, result):
+    models = config.runs / "training" / "models"
+    for kind, file in (("lightgbm", "model.txt"), ("pytorch", "model.onnx")):
+        assert (models / "blend" / file).read_bytes() == (models / kind / file).read_bytes()
+    parameters = result["models"]["blend"]["parameters"]
+    assert read_json(models / "blend" / "blend.json") == {"tree_weight": parameters["tree_weight"]}
+    assert parameters["lightgbm"] == result["models"]["lightgbm"]["parameters"]
+    assert set(read_json(models / "blend" / "manifest.json")["sha256"]) >= {
+        "blend.json",
+        "model.txt",
+        "model.onnx",
+        "request_model.txt",
+    }
+
+
 def test_the_reference_is_later_than_every_row_a_model_was_fitted_on(config, result):
     reference = load_reference(get_champion(config.runs)[1])
 

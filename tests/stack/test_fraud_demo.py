@@ -32,7 +32,7 @@ def summary(tmp_path_factory):
 def test_the_summary_on_disk_holds_what_scripts_read(summary):
     path = next(name for name in summary["wrote"] if name.endswith("summary.json"))
     written = read_json(Path(path))
-    assert set(written["models"]) == {"logistic_regression", "lightgbm", "pytorch"}
+    assert set(written["models"]) == {"logistic_regression", "lightgbm", "pytorch", "blend"}
     for model in written["models"].values():
         assert {"average_precision", "roc_auc"} <= set(model)
     assert {"name", "version"} <= set(written["champion"])

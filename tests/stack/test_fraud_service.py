@@ -95,6 +95,7 @@ def make_version(config: FraudConfig, folder: Path, *, shift: float) -> str:
         content=(source / "model.txt").read_bytes(),
         golden_features=rows,
         reference_features=rows.assign(event_time=pd.Timestamp("2026-01-01", tz="UTC")),
+        request_content=(source / "request_model.txt").read_bytes(),
     )
     run_id = log_run(
         config.runs,

@@ -8,15 +8,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import pandas as pd
 import pytest
 
-from training.artefact import load_artefact, save_artefact
-from training.calibration import IDENTITY
-from training.encoding import Encoding
-from training.linear import fit_linear
-from training.model_spec import ModelSpec
-from training.operating_point import Thresholds
+from tests.stack.registry_world import ENCODING, FEATURES, add_version, save_small_artefact
+from training.artefact import load_artefact
 from training.registry import (
     ENVIRONMENT,
     RunRecord,
@@ -25,47 +20,16 @@ from training.registry import (
     get_model,
     get_tracking_uri,
     log_run,
-    register,
     set_alias,
 )
 
 pytestmark = pytest.mark.stack
 
-ENCODING = Encoding(("amount", "card_type"), {"card_type": ("credit", "debit")})
-RECORD = RunRecord(
-    name="logistic_regression",
-    parameters={"l2_penalty": 1.0, "data_hash": "0" * 64},
-    metrics={"average_precision": 0.6},
-    curves={"valid_loss": (0.3, 0.2, 0.25)},
-    pictures={"cost": "<svg/>"},
-    documents={"features": {"features": ["amount", "card_type"]}},
-    tags={"kind": "logistic_regression"},
-)
-FEATURES = pd.DataFrame({"amount": [5.0, 80.0, None], "card_type": ["debit", "gift", None]})
-
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artefact") / "any_name"
-    matrix = np.array([[1.0, 0.0], [9.0, 1.0], [40.0, 0.0], [90.0, 1.0]])
-    save_artefact(
-        folder,
-        spec=ModelSpec(
-            kind="logistic_regression",
-            encoding=ENCODING,
-            calibration=IDENTITY,
-            thresholds=Thresholds(review=0.3, decline=0.7, min_review_amount=3.0),
-            request_features=ENCODING.features,
-            train_start_time="2026-01-01T00:00:00+00:00",
-            train_end_time="2026-02-01T00:00:00+00:00",
-            data_hash="0" * 64,
-            metrics={},
-            parameters={},
-        ),
-        content=fit_linear(matrix, matrix[:, 0] > 30, encoding=ENCODING),
-        golden_features=FEATURES,
-        reference_features=FEATURES.assign(event_time=pd.Timestamp("2026-01-01", tz="UTC")),
-    )
+    save_small_artefact(folder)
     return folder
 
 
@@ -74,7 +38,7 @@ def runs(artefact, tmp_path_factory):
     """A registry with two versions of one model; the first one is the champion."""
     runs = tmp_path_factory.mktemp("registry") / "runs"
     for _ in range(2):
-        register(runs, log_run(runs, RECORD, artefact=artefact, encoding=ENCODING))
+        add_version(runs, artefact)
     set_alias(runs, "champion", version="1")
     return runs
 

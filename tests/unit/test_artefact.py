@@ -323,7 +323,9 @@ def test_a_golden_row_of_which_nothing_is_known_is_among_them(folder):
 def test_an_unknown_kind_is_refused(folder):
     rewrite(folder / "model.json", lambda document: document.update(kind="oracle"))
 
-    assert_refused(folder, "model.json", "'oracle'", "logistic_regression, lightgbm, pytorch")
+    assert_refused(
+        folder, "model.json", "'oracle'", "logistic_regression, lightgbm, pytorch, blend"
+    )
 
 
 def test_no_file_is_a_pickle(folder):

@@ -1,164 +1,108 @@
+"""The load stage as a whole, where no fraud service is needed."""
+
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
-from collections import Counter
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from hdrh.histogram import HdrHistogram
 
-from configs.schema import load_fraud_config
-from serving.load_report import MAX_LATENCY_US, Measurement, describe_load, plot_latency
-from serving.loadtest import check_answer, check_is_loopback, draw_messages, run_load
-from serving.prediction_log import LOAD_TEST_PREFIX
-
-GOOD = {
-    "transaction_id": "t1",
-    "score": 0.5,
-    "decision": "review",
-    "model_version": "7",
-    "reasons": None,
-    "degraded_reason": None,
-}
+from configs.schema import FraudConfig, load_fraud_config
+from serving.loadtest import run_load
+from tests.unit.toy_server import ToyServer, render_answer
 
 
-def make_transactions() -> pd.DataFrame:
-    return pd.DataFrame(
+@pytest.fixture
+def config(tmp_path: Path) -> FraudConfig:
+    pd.DataFrame(
         {
-            "transaction_id": ["t1", "t2"],
-            "event_time": pd.to_datetime(["2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"]),
-            "customer_id": ["ann", "bob"],
-            "amount": [12.5, 99.0],
+            "transaction_id": ["t1"],
+            "event_time": pd.to_datetime(["2026-03-01T12:00:00Z"]),
+            "customer_id": ["ann"],
+            "amount": [12.5],
         }
-    )
+    ).to_parquet(tmp_path / "transactions.parquet")
+    changes = {
+        "runs": str(tmp_path),
+        "load.seconds": 1,
+        "load.warm_up_seconds": 0.2,
+        "load.num_connections": 2,
+        "load.max_send_lag_ms": 1000,
+    }
+    return load_fraud_config(changes=changes)
 
 
-def is_refused(url: str) -> bool:
-    try:
-        check_is_loopback(url)
-    except ValueError as error:
-        return "only goes to this machine" in str(error)
-    return False
+@pytest.fixture
+def body(tmp_path: Path) -> Path:
+    (tmp_path / "bodies.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
+    return tmp_path / "bodies.jsonl"
 
 
-def test_a_good_answer_passes():
-    assert check_answer(200, json.dumps(GOOD).encode(), "t1") is None
+def change(config: FraudConfig, **load: object) -> FraudConfig:
+    return config.model_copy(update={"load": config.load.model_copy(update=load)})
 
 
-@pytest.mark.parametrize(
-    ("change", "kind"),
-    [
-        ({"transaction_id": "t2"}, "wrong transaction id"),
-        ({"score": 1.01}, "score outside [0, 1]"),
-        ({"score": None}, "score outside [0, 1]"),
-        ({"decision": "maybe"}, "unknown decision"),
-        ({"model_version": None}, "missing field"),
-    ],
-)
-def test_a_wrong_answer_is_told_by_kind(change, kind):
-    assert check_answer(200, json.dumps({**GOOD, **change}).encode(), "t1") == kind
-
-
-def test_an_answer_that_is_no_json_object_is_told():
-    assert check_answer(200, b"<html>", "t1") == "no JSON object"
-    assert check_answer(200, b"[]", "t1") == "no JSON object"
-    assert check_answer(500, json.dumps(GOOD).encode(), "t1") == "status 500"
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["http://127.0.0.1:3000", "http://localhost:3000/", "http://[::1]:80", "http://127.9.9.9"],
-)
-def test_this_machine_may_be_load_tested(url):
-    assert not is_refused(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.com",
-        "http://10.0.0.1:3000",
-        "http://0.0.0.0:3000",
-        "https://127.0.0.1",
-        "http://127.0.0.1@example.com",
-        "http://localhost.example.com",
-        "127.0.0.1:3000",
-        "",
-    ],
-)
-def test_any_other_machine_is_refused(url):
-    assert is_refused(url)
-
-
-def test_invented_requests_follow_the_last_transaction_and_are_marked():
-    past = make_transactions()
-    messages = draw_messages(past, num_messages=50, seed=3)
-    assert {message["customer_id"] for message in messages} == {"ann", "bob"}
-    assert len({message["transaction_id"] for message in messages}) == 50
-    assert all(message["transaction_id"].startswith(LOAD_TEST_PREFIX) for message in messages)
-    times = pd.to_datetime([message["event_time"] for message in messages], format="ISO8601")
-    assert times.is_monotonic_increasing
-    assert times.min() >= past["event_time"].max()
-    assert times.max() <= past["event_time"].max() + pd.Timedelta(hours=1)
-
-
-def test_requests_may_follow_an_earlier_instant_and_then_know_only_its_past():
-    now = pd.Timestamp("2026-03-01T12:30:00Z")
-    messages = draw_messages(make_transactions(), num_messages=20, seed=3, now=now)
-    assert {message["customer_id"] for message in messages} == {"ann"}
-    assert min(pd.Timestamp(message["event_time"]) for message in messages) >= now
-
-
-def test_without_a_past_there_is_nothing_to_ask():
-    with pytest.raises(ValueError, match="no transaction before 2026-03-01 12:00"):
-        draw_messages(
-            make_transactions(), num_messages=1, seed=0, now=pd.Timestamp("2026-03-01T12:00:00Z")
-        )
-
-
-def test_a_load_test_of_nobody_says_what_to_start(tmp_path):
-    make_transactions().to_parquet(tmp_path / "transactions.parquet")
-    config = load_fraud_config(changes={"runs": str(tmp_path)})
+def test_a_load_test_of_nobody_says_what_to_start(config):
     with pytest.raises(ValueError, match="no fraud service answers at http://127"):
         run_load(config, url="http://127.0.0.1:9")
 
 
-def test_percentiles_agree_with_numpy_to_the_histograms_three_digits():
-    generator = np.random.default_rng(0)
-    latencies_us = generator.gamma(2.0, 3000.0, size=5001).astype(int) + 1
-    histogram = HdrHistogram(1, MAX_LATENCY_US, 3)
-    for latency in latencies_us:
-        histogram.record_value(int(latency))
-    measured = Measurement(latencies=histogram, requests=5001, seconds=10.002)
-    summary = describe_load(measured)
-    for key, percentile in [("p50_ms", 50), ("p90_ms", 90), ("p99_ms", 99), ("p99_9_ms", 99.9)]:
-        expected = np.percentile(latencies_us, percentile, method="inverted_cdf") / 1e3
-        assert summary[key] == pytest.approx(expected, rel=2e-3)
-    assert summary["max_ms"] == pytest.approx(latencies_us.max() / 1e3, rel=2e-3)
-    assert summary["qps"] == 500.0
+def test_any_service_on_this_machine_can_be_asked_with_bodies_of_ones_own(config, body):
+    with ToyServer() as server:
+        result = run_load(change(config, rate=50.0), url=server.url, path="/mine", body=body)
+    assert set(server.bodies) == {b'{"a": 1}', b'{"a": 2}'}
+    assert result["errors"] == 0
+    assert 0 < result["p50_ms"] <= result["p99_ms"] <= result["max_ms"]
+    names = [Path(path).name for path in result["wrote"]]
+    assert names == ["load.json", "latency.hgrm", "load.csv", "latency.svg", "load.html"]
+    written = json.loads((config.runs / "load" / "load.json").read_text())
+    assert written["requests"] == result["requests"] > 0
+    assert {"cpu", "cores", "date"} <= set(written["environment"])
 
 
-def test_the_summary_counts_wrong_answers_and_confesses_a_closed_loop_and_a_busy_generator():
-    measured = Measurement(
-        errors=Counter({"status 503": 2, "wrong transaction id": 1}),
-        requests=10,
-        seconds=2.0,
-        generator_cpu_seconds=1.9,
+def test_a_ladder_leaves_its_rungs_and_no_file_of_an_earlier_run(config, body):
+    ladder = config.load.ladder.model_copy(
+        update={"first_rate": 20.0, "rung_seconds": 0.5, "max_rungs": 2, "max_p99_ms": 1e4}
     )
-    summary = describe_load(measured)
-    assert summary["errors"] == 3
-    assert summary["errors_by_kind"] == {"status 503": 2, "wrong transaction id": 1}
-    assert summary["generator_was_busy"]
-    assert "coordinated omission" in summary["caveat"]
-    json.dumps(summary, allow_nan=False)
+    with ToyServer() as server:
+        run_load(config, url=server.url, body=body)
+        result = run_load(change(config, ladder=ladder), url=server.url, body=body, ladder=True)
+    assert result["knee_qps"] == 32.0
+    assert result["knee_is_a_lower_bound"]
+    assert list(result["rungs"]) == ["20/s", "32/s"]
+    assert not (config.runs / "load" / "latency.svg").exists()
+    assert len(pd.read_csv(config.runs / "load" / "load.csv")) == 2
 
 
-def test_the_picture_is_svg_that_is_the_same_for_the_same_numbers(tmp_path):
-    histogram = HdrHistogram(1, MAX_LATENCY_US, 3)
-    histogram.record_value(1000)
-    for name in ("a.svg", "b.svg"):
-        plot_latency(tmp_path / name, histogram)
-    assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
-    assert "99.9" in (tmp_path / "a.svg").read_text()
+def test_a_soak_says_whether_latency_grew(config, body):
+    soaked = change(config, rate=50.0, interval_seconds=0.02)
+    with ToyServer() as server:
+        result = run_load(soaked, url=server.url, body=body, soak_seconds=2.0)
+    assert result["verdict"] in ("growth", "no growth")
+    assert "memory" not in result
+    series = pd.read_csv(config.runs / "load" / "load.csv")
+    assert len(series) == pytest.approx(10, abs=1)
+    assert series["requests"].sum() == result["requests"]
+
+
+def test_a_service_that_sheds_is_no_error(config, body):
+    with ToyServer(lambda _: render_answer(status="503 Service Unavailable")) as server:
+        result = run_load(change(config, rate=20.0), url=server.url, body=body)
+    assert result["errors"] == 0
+    assert result["shed"] == result["requests"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"soak_seconds": 5.0}, "--soak needs --rate"),
+        ({"ladder": True, "soak_seconds": 5.0}, "choose one"),
+        ({"body": Path("absent")}, "--body goes with --url"),
+        ({"body": Path("absent"), "url": "http://127.0.0.1:9"}, "no file at absent"),
+        ({"url": "http://example.com"}, "only goes to this machine"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_told(config, arguments, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_load(config, **arguments)
