@@ -125,6 +125,7 @@ def main() -> None:
             replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
         if benches.is_dir():
             replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
+        if any((benches / f"{name}.json").is_file() for name in SERVING_TITLES):
             tables = build_benchmark_tables(benches, titles=SERVING_TITLES)
             replace_marked(Path("docs/serving.md"), tables)
         if (benches / "load.json").is_file():

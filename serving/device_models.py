@@ -16,7 +16,7 @@ from training.encoding import Booleans, Encoding, Floats, encode_features
 from training.gbdt import STARTING_PARAMETERS, fit_trees
 from training.neural import NetworkSettings, fit_network
 from training.registry import find_version, get_champion
-from training.scorers import MODEL_FILES
+from training.scorers import MODEL_FILES, NETWORK_FILE, TREES_FILE
 
 NUM_ROWS = 20_000
 FEATURES = (*(f"number_{position}" for position in range(37)), "card", "hour", "country")
@@ -65,15 +65,16 @@ def prepare_models(runs: Path | None, *, seed: int) -> TimedModels:
     encoding = artefact.spec.encoding
     matrix = encode_features(reference, encoding=encoding)
     is_fraud = _mark_riskiest(reference["score"].to_numpy())
-    content = (folder / MODEL_FILES[artefact.spec.kind]).read_bytes()
-    is_trees, is_network = (artefact.spec.kind == kind for kind in ("lightgbm", "pytorch"))
-    return TimedModels(
-        content if is_trees else _fit_trees(matrix, is_fraud, encoding=encoding, seed=seed),
-        content if is_network else _fit_network(matrix, is_fraud, encoding=encoding, seed=seed),
-        matrix,
-        f"champion {version} of {runs} ({artefact.spec.kind}); the other model fitted on its "
-        f"{len(matrix):,} reference rows",
+    kind = artefact.spec.kind
+    fits = {TREES_FILE: _fit_trees, NETWORK_FILE: _fit_network}
+    trees, network = (
+        (folder / name).read_bytes()
+        if name in MODEL_FILES[kind]
+        else fit(matrix, is_fraud, encoding=encoding, seed=seed)
+        for name, fit in fits.items()
     )
+    source = f"champion {version} of {runs} ({kind}); what it lacks fitted on its reference rows"
+    return TimedModels(trees, network, matrix, source)
 
 
 def _invent_rows(*, seed: int) -> tuple[Encoding, Floats]:

@@ -36,9 +36,6 @@ Content = bytes | Mapping[str, bytes]
 MAX_ROWS_ONE_BY_ONE = 64
 """Above this LightGBM's own batches are as fast, and let other threads run meanwhile."""
 
-MAX_ROWS_ONE_BY_ONE = 64
-"""Above this LightGBM's own batches are as fast, and let other threads run meanwhile."""
-
 
 class Scorer(Protocol):
     """What every kind of model can do."""

@@ -13,7 +13,7 @@ from configs.files import write_json
 from monitoring.benchmark_table import SERVING_TITLES, build_benchmark_tables
 from serving.bench_serving import Measured, build_rows, build_steps, build_targets
 from serving.load_histogram import NUM_BUCKETS, build_histogram
-from serving.load_run import LoadResult
+from serving.load_result import LoadResult
 from serving.peer_constant import answer
 from serving.peer_settings import ANSWER_VARIABLE
 from serving.peers import (
