@@ -289,7 +289,7 @@ def fraud_rollback(
 
     Next: throughline fraud monitor
     """
-    chosen = _read_config(config, settings, {"runs": runs})
+    chosen = read_fraud_config(config, settings, {"runs": runs})
     from serving.champion_changes import run_rollback
 
     finish(run_rollback(chosen), json=json, config=config, runs=runs)

@@ -24,7 +24,8 @@ from configs.files import write_whole
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from serving.load_plan import Target
-from serving.load_run import LoadResult, measure_load
+from serving.load_result import LoadResult
+from serving.load_run import measure_load
 from serving.peers import (
     OURS,
     OURS_TWO,

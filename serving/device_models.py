@@ -65,11 +65,15 @@ def prepare_models(runs: Path | None, *, seed: int) -> TimedModels:
     encoding = artefact.spec.encoding
     matrix = encode_features(reference, encoding=encoding)
     is_fraud = _mark_riskiest(reference["score"].to_numpy())
-    content = (folder / MODEL_FILES[artefact.spec.kind]).read_bytes()
-    is_trees, is_network = (artefact.spec.kind == kind for kind in ("lightgbm", "pytorch"))
+    files = MODEL_FILES[artefact.spec.kind]
+    is_trees, is_network = ("model.txt" in files), ("model.onnx" in files)
     return TimedModels(
-        content if is_trees else _fit_trees(matrix, is_fraud, encoding=encoding, seed=seed),
-        content if is_network else _fit_network(matrix, is_fraud, encoding=encoding, seed=seed),
+        (folder / "model.txt").read_bytes()
+        if is_trees
+        else _fit_trees(matrix, is_fraud, encoding=encoding, seed=seed),
+        (folder / "model.onnx").read_bytes()
+        if is_network
+        else _fit_network(matrix, is_fraud, encoding=encoding, seed=seed),
         matrix,
         f"champion {version} of {runs} ({artefact.spec.kind}); the other model fitted on its "
         f"{len(matrix):,} reference rows",

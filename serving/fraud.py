@@ -2,9 +2,9 @@
 
 ``throughline fraud serve`` runs it, as does ``bentoml serve serving.fraud:FraudService``
 and a configuration's path in ``THROUGHLINE_CONFIG``. Two lanes, one scorer: ``/v1/score`` and
-``/v1/score_batch`` (``serving.fast_lane``), and the typed ``/predict`` and ``/predict_batch``, which
-also explain. Importing this module reads nothing; the constructor of the class does, once per
-worker.
+``/v1/score_batch`` (``serving.fast_lane``), and the typed ``/predict`` and ``/predict_batch``,
+which also explain. Importing this module reads nothing; the constructor of the class does, once
+per worker.
 """
 
 from __future__ import annotations
