@@ -1,8 +1,9 @@
 """Stored states and requests become model inputs row by row, in one compiled pass.
 
 The same definitions as ``features.fraud_online``, which goes column by column and serves as its
-oracle: the sliding kernels of ``features.windows`` and the formulas of ``features.fraud``, compiled
-into one function, because a request cannot pay for a hundred calls into NumPy.
+oracle: the arithmetic of ``features.windows`` and the formulas of ``features.fraud``, compiled into
+one function that allocates next to nothing. A request cannot pay for a hundred calls into NumPy,
+and one window needs two searches where a history is slid over.
 """
 
 from __future__ import annotations
@@ -22,18 +23,7 @@ from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, MAGIC, SLACK
 from features.fraud_windows import to_unit_vectors
 from features.state_summaries import read_fraud_rate, read_mean_amount
 from features.tiles import TILE
-from features.windows import (
-    DAY,
-    HOUR,
-    SECOND,
-    Bytes,
-    Floats,
-    Integers,
-    count_matches,
-    find_bounds_into,
-    merge_moments,
-    slide_moments_into,
-)
+from features.windows import DAY, HOUR, SECOND, Bytes, Floats, Integers, merge_moments
 
 COLUMNS = tuple(name for name in NEEDS if name != "card_type")
 """What ``compute_rows`` computes, in order; a world without some column leaves its features NaN."""
@@ -46,7 +36,13 @@ _BYTES_TAG = 0x0A
 _CUSTOMER_WORDS = CUSTOMER_EVENT.itemsize // 8
 _IP_WORDS = IP_EVENT.itemsize // 8
 _TILE_WORDS = TILE.itemsize // 8
+_FIELDS = CUSTOMER_EVENT.names or ()
+_AMOUNT, _MERCHANT, _DEVICE = (_FIELDS.index(name) for name in ("amount", "merchant", "device"))
+_LATITUDE, _LONGITUDE = _FIELDS.index("latitude"), _FIELDS.index("longitude")
+_CUSTOMER = (IP_EVENT.names or ()).index("customer")
 _MONTH = 30 * DAY
+MANY_EVENTS = 48
+"""Up to so many codes are compared with each other; more are sorted."""
 
 TILED, UNREADABLE = 1, 2
 
@@ -180,17 +176,28 @@ def _compute_row(customer, ip, merchants, categories, places, integers, floats):
     time, merchant, device, address, _ = integers
     amount, latitude, longitude = floats
     tiles, events = customer
-    spend = _spend(tiles, events[:, 0], events[:, 2].copy().view(np.float64), time)
-    hour, day, week, mean_7d, std_7d, mean_30d, std_30d, max_30d, since_previous = spend
-    unique_24h, unique_7d, _, at_merchant = _matches(events[:, 0], events[:, 3], time, merchant)
-    _, _, _, with_device = _matches(events[:, 0], events[:, 4], time, device)
-    x, y, z = _usual_place(events, time)
+    numbers = events.view(np.float64)
+    month = _find_window(events, time, _MONTH)
+    week = _find_window(events, time, 7 * DAY)
+    day = _find_window(events, time, DAY)
+    in_hour = _count(_find_window(events, time, HOUR)) + _sum_tiles(tiles, time, HOUR)[0]
+    in_day = _count(day) + _sum_tiles(tiles, time, DAY)[0]
+    in_week, mean_7d, std_7d, _ = _summarise(numbers, week, _sum_tiles(tiles, time, 7 * DAY))
+    _, mean_30d, std_30d, max_30d = _summarise(numbers, month, _sum_tiles(tiles, time, _MONTH))
+    since_previous = np.nan
+    if month[1] > month[0]:
+        since_previous = (time - events[month[1] - 1, 0]) / SECOND
+    unique_24h = _count_distinct(events, day, _MERCHANT)
+    unique_7d = _count_distinct(events, week, _MERCHANT)
+    at_merchant = _count_equal(events, month, _MERCHANT, merchant)
+    with_device = _count_equal(events, month, _DEVICE, device)
+    x, y, z = _find_usual_place(numbers, month)
     if _is_late(customer, time):
-        hour = day = week = mean_7d = std_7d = mean_30d = std_30d = max_30d = np.nan
+        in_hour = in_day = in_week = mean_7d = std_7d = mean_30d = std_30d = max_30d = np.nan
         since_previous = unique_24h = unique_7d = at_merchant = with_device = x = y = z = np.nan
     addresses = np.nan
     if address != 0 and not _is_late(ip, time):
-        addresses, _, _, _ = _matches(ip[1][:, 0], ip[1][:, 2], time, 0)
+        addresses = _count_distinct(ip[1], _find_window(ip[1], time, DAY), _CUSTOMER)
     mean_paid = merchant_rate = category_rate = np.nan
     if places[0] >= 0:
         labels = places[0] + 1
@@ -209,9 +216,9 @@ def _compute_row(customer, ip, merchants, categories, places, integers, floats):
         day_of_week=weekday,
         is_weekend=fraud.is_weekend(weekday),
         is_night=night,
-        customer_tx_count_1h=hour,
-        customer_tx_count_24h=day,
-        customer_tx_count_7d=week,
+        customer_tx_count_1h=in_hour,
+        customer_tx_count_24h=in_day,
+        customer_tx_count_7d=in_week,
         customer_amount_mean_7d=mean_7d,
         customer_amount_mean_30d=mean_30d,
         customer_amount_zscore_7d=fraud.customer_amount_zscore_7d(amount, mean_7d, std_7d),
@@ -236,45 +243,29 @@ def _compute_row(customer, ip, merchants, categories, places, integers, floats):
 
 
 @njit(nogil=True)
-def _spend(tiles: Integers, times: Integers, amounts: Floats, time: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Return counts of 1 h, 24 h, 7 d; mean, std of 7 d; mean, std, max of 30 d; seconds since."""
-    low, high = np.empty(2, np.int64), np.empty(2, np.int64)
-    low[0], high[0] = _bounds(times, time, _MONTH)
-    low[1], high[1] = _bounds(times, time, 7 * DAY)
-    mean, std, maximum = np.empty(2), np.empty(2), np.empty(2)
-    slide_moments_into(amounts, low, high, mean, std, maximum)
-    hour, day = _bounds(times, time, HOUR), _bounds(times, time, DAY)
-    since_previous = np.nan
-    if high[0] > low[0]:
-        since_previous = (time - times[high[0] - 1]) / SECOND
-    in_hour, in_day = float(hour[1] - hour[0]), float(day[1] - day[0])
-    in_week, in_month = float(high[1] - low[1]), float(high[0] - low[0])
-    if tiles.size:
-        in_hour += _sum_tiles(tiles, time, HOUR)[0]
-        in_day += _sum_tiles(tiles, time, DAY)[0]
-        in_week = _add_tiles(tiles, time, 7 * DAY, in_week, mean, std, maximum, 1)
-        _add_tiles(tiles, time, _MONTH, in_month, mean, std, maximum, 0)
-    return (
-        in_hour, in_day, in_week, mean[1], std[1], mean[0], std[0], maximum[0], since_previous,
-    )  # fmt: skip
+def _find_window(events: Integers, time: int, length: int) -> tuple[int, int]:
+    """Return which events the window covers; ``features.windows.find_bounds`` of one query."""
+    times = events[:, 0]
+    return np.searchsorted(times, time - length), np.searchsorted(times, time)
 
 
 @njit(nogil=True)
-def _add_tiles(
-    tiles: Integers, time: int, length: int, num: float, mean: Floats, std: Floats, maximum: Floats,
-    at: int,
-) -> float:  # fmt: skip
-    """Put what tiles hold beside moments of ``num`` events; return how many there are together."""
-    tiled, tiled_mean, tiled_m2, tiled_max = _sum_tiles(tiles, time, length)
-    if tiled == 0:
-        return num
+def _count(window: tuple[int, int]) -> float:
+    return float(window[1] - window[0])
+
+
+@njit(nogil=True)
+def _summarise(numbers: Floats, window: tuple[int, int], tiled):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return count, mean, deviation and maximum of the amounts of events and tiles together."""
+    num, mean, m2, maximum = tiled
+    for event in range(window[0], window[1]):
+        amount = numbers[event, _AMOUNT]
+        mean, m2 = merge_moments(num, mean, m2, 1.0, amount, 0.0)
+        maximum = max(maximum, amount)
+        num += 1.0
     if num == 0:
-        mean[at], std[at], maximum[at] = tiled_mean, np.sqrt(tiled_m2 / tiled), tiled_max
-        return tiled
-    mean[at], m2 = merge_moments(num, mean[at], std[at] ** 2 * num, tiled, tiled_mean, tiled_m2)
-    std[at] = np.sqrt(m2 / (num + tiled))
-    maximum[at] = max(maximum[at], tiled_max)
-    return num + tiled
+        return num, np.nan, np.nan, np.nan
+    return num, mean, np.sqrt(m2 / num), maximum
 
 
 @njit(nogil=True)
@@ -292,72 +283,48 @@ def _sum_tiles(tiles: Integers, time: int, length: int):  # type: ignore[no-unty
 
 
 @njit(nogil=True)
-def _bounds(times: Integers, time: int, length: int) -> tuple[int, int]:
-    low, high = np.empty(1, np.int64), np.empty(1, np.int64)
-    one_group, one_query = np.array([0, times.size]), np.array([0, 1])
-    find_bounds_into(times, one_group, np.array([time]), one_query, length, low, high)
-    return low[0], high[0]
-
-
-@njit(nogil=True)
-def _matches(times: Integers, codes: Integers, time: int, asked: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Return different codes in 24 h, 7 d, 30 d and how often ``asked`` stands in the 30 d.
-
-    An event's code 0 says that it has none, and it is left out; asking for 0 gives NaN.
-    """
-    kept_times, kept = np.empty(times.size, np.int64), np.empty(times.size + 1, np.int64)
+def _count_equal(events: Integers, window: tuple[int, int], column: int, asked: int) -> float:
+    """Count the events that hold a code; NaN where the request has none."""
+    if asked == 0:
+        return np.nan
     num = 0
-    for i in range(times.size):
-        if codes[i] != 0:
-            kept_times[num], kept[num] = times[i], codes[i]
-            num += 1
-    kept[num] = asked
-    num_codes = _renumber(kept[: num + 1])
-    low, high = np.empty(3, np.int64), np.empty(3, np.int64)
-    for window, length in enumerate((_MONTH, 7 * DAY, DAY)):  # longest first: bounds never decrease
-        low[window], high[window] = _bounds(kept_times[:num], time, length)
-    asked_codes = np.full(3, kept[num] if asked != 0 else -1)
-    distinct, matching = count_matches(kept[:num], low, high, asked_codes, num_codes)
-    return distinct[2], distinct[1], distinct[0], matching[0]
+    for event in range(window[0], window[1]):
+        num += events[event, column] == asked
+    return float(num)
 
 
 @njit(nogil=True)
-def _renumber(codes: Integers) -> int:
-    """Replace codes by 0, 1, ... in order of appearance; return how many there are."""
-    size = 4
-    while size < 2 * codes.size:
-        size *= 2
-    slots, numbers = np.zeros(size, np.int64), np.full(size, -1)
-    num_codes = 0
-    for i in range(codes.size):
-        slot = codes[i] & (size - 1)  # codes are hashes: their low bits are as good as any
-        while numbers[slot] >= 0 and slots[slot] != codes[i]:
-            slot = (slot + 1) & (size - 1)
-        if numbers[slot] < 0:
-            slots[slot], numbers[slot] = codes[i], num_codes
-            num_codes += 1
-        codes[i] = numbers[slot]
-    return num_codes
-
-
-@njit(nogil=True)
-def _usual_place(events: Integers, time: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Average where the customer paid in the 30 days before, as a vector; NaN if unknown."""
-    low, high = _bounds(events[:, 0], time, _MONTH)
-    x, y, z = np.empty(high - low), np.empty(high - low), np.empty(high - low)
+def _count_distinct(events: Integers, window: tuple[int, int], column: int) -> float:
+    """Count different codes; 0 says that an event has none."""
+    begin, end = window
+    if end - begin > MANY_EVENTS:
+        codes = np.unique(events[begin:end, column].copy())
+        return float(codes.size - np.any(codes == 0))
     num = 0
-    for event in events[low:high].copy().view(np.float64):
-        if not (np.isnan(event[5]) or np.isnan(event[6])):
-            x[num], y[num], z[num] = to_unit_vectors(event[5], event[6])
-            num += 1
-    return _mean(x[:num]), _mean(y[:num]), _mean(z[:num])
+    for event in range(begin, end):
+        code = events[event, column]
+        is_new = code != 0
+        for earlier in range(begin, event):
+            if events[earlier, column] == code:
+                is_new = False
+                break
+        num += is_new
+    return float(num)
 
 
 @njit(nogil=True)
-def _mean(values: Floats) -> float:
-    mean, std, maximum = np.empty(1), np.empty(1), np.empty(1)
-    slide_moments_into(values, np.array([0]), np.array([values.size]), mean, std, maximum)
-    return mean[0]
+def _find_usual_place(numbers: Floats, window: tuple[int, int]) -> tuple[float, float, float]:
+    """Average where the customer paid, as a vector; NaN if unknown."""
+    num, sum_x, sum_y, sum_z = 0, 0.0, 0.0, 0.0
+    for event in range(window[0], window[1]):
+        latitude, longitude = numbers[event, _LATITUDE], numbers[event, _LONGITUDE]
+        if not (np.isnan(latitude) or np.isnan(longitude)):
+            x, y, z = to_unit_vectors(latitude, longitude)
+            sum_x, sum_y, sum_z = sum_x + x, sum_y + y, sum_z + z
+            num += 1
+    if num == 0:
+        return np.nan, np.nan, np.nan
+    return sum_x / num, sum_y / num, sum_z / num
 
 
 @njit(nogil=True)

@@ -133,9 +133,7 @@ class Artefact:
             For each row ``(feature, contribution)``, largest first; a contribution is in log-odds
             before calibration, positive towards fraud.
         """
-        return self.explain_matrix(
-            encode_features(features, encoding=self.spec.encoding), top=top
-        )
+        return self.explain_matrix(encode_features(features, encoding=self.spec.encoding), top=top)
 
     def explain_matrix(self, matrix: Floats, *, top: int) -> list[list[tuple[str, float]]]:
         """Explain raw model columns ``(rows, features)``; see ``explain``."""
