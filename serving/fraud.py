@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
 from data.fraud_columns import TRANSACTION_COLUMNS
+from serving import lane_protocol
 from serving.body_limit import BodyLimitMiddleware
 from serving.circuit_breaker import BreakerState
 from serving.fast_lane import FastLane, Lane
@@ -222,7 +223,7 @@ async def _get_model(_: Request) -> JSONResponse:
 def _find_lane() -> Lane | None:
     try:
         return cast("Lane", bentoml.get_current_service())
-    except bentoml.exceptions.BentoMLException:
+    except bentoml.exceptions.BentoMLException:  # it has not been made yet
         return None
 
 
@@ -232,6 +233,7 @@ class _LanedService(type(FraudService)):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> FastLane:
+        lane_protocol.install(_find_lane)
         return FastLane(super().to_asgi(is_main), _find_lane)
 
 

@@ -76,11 +76,27 @@ class ScoreCounts(NamedTuple):
     degraded: int
 
 
+class Receiver(Protocol):
+    """Takes the answers of a request, or what went wrong; a future is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, answers: list[Answer], /) -> None:
+        """Take the answers."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take what went wrong."""
+        ...
+
+
 class _Waiting(NamedTuple):
     """A request that the next batch answers."""
 
     transactions: Sequence[Scorable]
-    future: asyncio.Future[list[Answer]]
+    receiver: Receiver
     received: float
 
 
@@ -157,16 +173,21 @@ class Scorer:
             NoModelError: If there is no champion yet.
             OverloadedError: If too many rows wait already.
         """
-        rows = len(transactions)
-        self._check_accepts(rows)
         loop = self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[list[Answer]] = loop.create_future()
-        self._waiting.append(_Waiting(transactions, future, time.perf_counter()))
+        self.submit_to(transactions, future)
+        return future
+
+    def submit_to(self, transactions: Sequence[Scorable], receiver: Receiver) -> None:
+        """Have transactions scored for whoever takes the answers; see ``submit``."""
+        rows = len(transactions)
+        self._check_accepts(rows)
+        self._waiting.append(_Waiting(transactions, receiver, time.perf_counter()))
         self._num_waiting_rows += rows
         if not self._is_flush_due and not self._batches:
             self._is_flush_due = True
+            loop = self._loop = self._loop or asyncio.get_running_loop()
             loop.call_soon(self._flush)
-        return future
 
     async def score(
         self, transactions: Sequence[Scorable], *, explain: bool = False
@@ -228,14 +249,14 @@ class Scorer:
         except Exception as error:
             logger.exception("a batch of %d transactions failed", len(transactions))
             for waiting in group:
-                if not waiting.future.done():
-                    waiting.future.set_exception(error)
+                if not waiting.receiver.done():
+                    waiting.receiver.set_exception(error)
         else:
             start = 0
             for waiting in group:
                 end = start + len(waiting.transactions)
-                if not waiting.future.done():  # the client may have gone
-                    waiting.future.set_result(answers[start:end])
+                if not waiting.receiver.done():  # the client may have gone
+                    waiting.receiver.set_result(answers[start:end])
                 start = end
         finally:
             self._num_waiting_rows -= len(transactions)

@@ -8,6 +8,7 @@ body go out together; everywhere else the two messages are sent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,19 @@ _HEADS = {
     % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
+
+
+def render_head(status: int, content: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    r"""Return the bytes before a JSON body.
+
+    >>> render_head(200, b"{}", [(b"a", b"b")]).split(b"\r\n")[0:3:2]
+    [b'HTTP/1.1 200 OK', b'a: b']
+    """
+    parts = [_HEADS[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(b"content-length: %d\r\n\r\n" % len(content))
+    return b"".join(parts)
 
 
 async def send_json(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
@@ -62,16 +76,13 @@ def _write_whole(
     headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
     """Do what the cycle does for a start and a last body, in one write."""
-    parts = [_HEADS[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        parts += (name, b": ", value, b"\r\n")
     if (b"connection", b"close") in headers:
         cycle.keep_alive = False
     elif not cycle.keep_alive:
-        parts.append(b"connection: close\r\n")
-    parts += (b"content-length: %d\r\n\r\n" % len(content), content)
+        headers = (*headers, (b"connection", b"close"))
+    head = render_head(status, content, (*cycle.default_headers, *headers))
     cycle.response_started = cycle.response_complete = True
-    cycle.transport.write(b"".join(parts))
+    cycle.transport.write(head + content)
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
