@@ -126,15 +126,22 @@ class LaneProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a shortcut for ``PATH``."""
 
     find_lane: Callable[[], Lane | None]
+    lane: Lane | None = None
 
     def on_headers_complete(self) -> None:
         """Take the request if it is of the plainest kind."""
         if self.url == PATH and self._is_plain():
-            lane = type(self).find_lane()
+            lane = self.lane or self._find_lane()
             if lane is not None:
                 self.cycle = LaneCycle(self, lane)
                 return
         super().on_headers_complete()
+
+    @classmethod
+    def _find_lane(cls) -> Lane | None:
+        """Look the service up until it is there, then remember it for all connections."""
+        cls.lane = cls.find_lane()
+        return cls.lane
 
     def on_message_complete(self) -> None:
         """Begin to answer once the body is whole."""
