@@ -109,6 +109,7 @@ class ServingSection(Frozen):
     log_flush_seconds: PositiveFloat
     log_queue_rows: PositiveInt
     startup_timeout_seconds: PositiveFloat
+    lane: Literal["parser", "asgi"]
     max_waiting_rows: PositiveInt
     store_deadline_ms: PositiveFloat
     last_known_seconds: PositiveFloat

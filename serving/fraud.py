@@ -233,7 +233,9 @@ class _LanedService(type(FraudService)):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> FastLane:
-        lane_protocol.install(_find_lane)
+        serving = read_settings().serving
+        if serving.lane == "parser" and not serving.trace_share:
+            lane_protocol.install(_find_lane)
         return FastLane(super().to_asgi(is_main), _find_lane)
 
 

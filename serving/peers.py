@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -170,15 +170,16 @@ def list_steps() -> tuple[Peer, ...]:
         ),
         _bentoml("one batch a tick", typed),
         _bentoml("log, metrics, tracing off", typed, options=BENTOML_TUNED),
-        _ours("before BentoML's middleware", workers=1),
+        _ours("before BentoML's middleware", workers=1, lane="asgi"),
+        _ours("straight from the HTTP parser", workers=1),
         _ours("two workers", workers=2),
     )
 
 
-def _ours(name: str, *, workers: int) -> Peer:
+def _ours(name: str, *, workers: int, lane: Literal["parser", "asgi"] = "parser") -> Peer:
     @contextmanager
     def start(world: PeerWorld, _: bytes) -> Iterator[str]:
-        serving = world.config.serving.model_copy(update={"workers": workers})
+        serving = world.config.serving.model_copy(update={"workers": workers, "lane": lane})
         config = world.config.model_copy(update={"serving": serving})
         with start_service(config, port=find_free_port()) as url:
             yield url
