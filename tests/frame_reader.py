@@ -31,6 +31,7 @@ class FrameReader:
 
     async def _read(self, transactions: pd.DataFrame) -> pd.DataFrame:
         requests = build_row_requests(to_transactions(transactions))
+        await self.rows.read(requests)  # brings, before its replies, what Redis says has changed
         features, marks = compute_features(await self.rows.read(requests), requests)
         return pd.DataFrame(features, columns=list(COLUMNS)).assign(is_tiled=marks == TILED)
 
