@@ -1,7 +1,8 @@
 """The entities of a batch of requests become their states, in one round trip to Redis.
 
 Customers and addresses are read each time: there are many, and they seldom come again soon.
-Merchants and categories are read once, and again when Redis says that they changed.
+Merchants and categories are read once, and again when Redis says that they changed; what it says
+comes with the replies, so a batch may know of them what was true one round trip ago.
 """
 
 from __future__ import annotations

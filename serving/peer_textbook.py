@@ -7,7 +7,7 @@ lane is measured against; the same champion, the same store, the same decisions.
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import bentoml
 import pandas as pd
@@ -15,6 +15,9 @@ import pandas as pd
 from serving.fraud_messages import Prediction, Transaction
 from serving.peer_settings import FAST_READER_VARIABLE, read_peer_config
 from serving.prediction_log import Decision
+
+if TYPE_CHECKING:
+    from features.state_store import StateStore
 
 
 @bentoml.service
@@ -25,7 +28,6 @@ class TextbookService:
         # Imported here because BentoML's supervising process imports this module too.
         import lightgbm
 
-        from features.fast_reader import FastReader
         from features.store import open_feature_store, read_online_features
         from training.artefact import load_artefact
         from training.registry import get_champion
@@ -36,10 +38,9 @@ class TextbookService:
         self.artefact = load_artefact(folder, version=self.version)
         self.booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
         self.columns = store.features.names
-        reader = FastReader(store.states)
 
         def read_fast(transactions: pd.DataFrame) -> pd.DataFrame:
-            found = pd.DataFrame(reader.read(transactions))
+            found = _read_columns(store.states, transactions)
             passed = transactions[[name for name in self.columns if name not in found]]
             return pd.concat([passed, found], axis=1)
 
@@ -68,3 +69,18 @@ class TextbookService:
             reasons=None,
             degraded_reason=None,
         )
+
+
+def _read_columns(states: StateStore, transactions: pd.DataFrame) -> pd.DataFrame:
+    """Read all states in one round trip, and compute features column by column."""
+    from features.fraud_online import compute_online, make_requests
+    from features.fraud_state import STATE_KEYS
+
+    wanted = [state for state, key in STATE_KEYS.items() if key in transactions]
+    rows, entities = {}, {}
+    for key in dict.fromkeys(STATE_KEYS[state] for state in wanted):
+        rows[key], unique = pd.factorize(transactions[key].fillna(""))
+        entities[key] = [str(entity) for entity in unique]
+    found = states.read(entities, wanted)
+    by_row = {state: [found[state][row] for row in rows[STATE_KEYS[state]]] for state in wanted}
+    return pd.DataFrame(compute_online(by_row, make_requests(transactions)))

@@ -214,7 +214,7 @@ class Scorer:
 
     async def drain(self) -> None:
         """Answer what has been accepted."""
-        while self._batches or self._waiting:
+        while self._num_waiting_rows:
             await asyncio.sleep(0.005)
 
     def _check_accepts(self, rows: int) -> Champion:

@@ -12,7 +12,6 @@ import pytest
 import throughline
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
-from features.fast_reader import FastReader
 from features.fraud_history import to_microseconds
 from features.fraud_stream import connect_stream
 from features.publish import publish_labels
@@ -26,6 +25,7 @@ from serving.prediction_log import (
     get_prediction_folder,
     load_predictions,
 )
+from tests.frame_reader import open_frame_reader
 
 TINY = {
     "data.size": "tiny",
@@ -49,18 +49,19 @@ def serve_rest(config):
     transactions, labels = load_transactions(config.runs), load_labels(config.runs)
     store = open_feature_store(config.runs)
     stream = connect_stream(config.runs, store, config.stream)
-    reader, processor = FastReader(stream.states), stream.make_processor()
+    processor = stream.make_processor()
     log = open_log(config)
     rest = transactions[transactions["event_time"] >= store.built_as_of]
     published_day = None
-    for hour, rows in rest.groupby(rest["event_time"].dt.floor("h")):
-        if hour.normalize() != published_day:
-            published_day = hour.normalize()
-            arrived = labels[labels["label_time"] < published_day]
-            publish_labels(stream.states, transactions, arrived)
-        stream.publish(rows)
-        processor.run(until_empty=True)
-        log.append(score(store, reader, rows.reset_index(drop=True)))
+    with open_frame_reader(store.folder, store.redis_url) as reader:
+        for hour, rows in rest.groupby(rest["event_time"].dt.floor("h")):
+            if hour.normalize() != published_day:
+                published_day = hour.normalize()
+                arrived = labels[labels["label_time"] < published_day]
+                publish_labels(stream.states, transactions, arrived)
+            stream.publish(rows)
+            processor.run(until_empty=True)
+            log.append(score(store, reader, rows.reset_index(drop=True)))
     log.close()
 
 
@@ -71,7 +72,7 @@ def open_log(config):
 
 
 def score(store, reader, rows):
-    features = pd.DataFrame(reader.read(rows)).assign(card_type=rows["card_type"])
+    features = reader.read(rows).assign(card_type=rows["card_type"])
     return build_batch(rows, features, feature_set=store.features)
 
 

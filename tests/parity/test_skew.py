@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from configs.schema import load_fraud_config
-from features.fast_reader import FastReader
 from features.fraud_history import to_microseconds
 from features.fraud_stream import connect_stream
 from features.fraud_windows import Grouped
 from features.publish import publish_labels
+from features.store import read_online_features
 from features.store_build import build_feature_store
 from features.stream_archive import Archive
 from features.windows import find_bounds
@@ -55,7 +55,14 @@ def serve(history, built, tmp_path):
     def unchanged(value):
         return value
 
-    def run(*, publish=unchanged, ask=unchanged, answer=unchanged, label=unchanged):
+    def run(
+        *,
+        publish=unchanged,
+        ask=unchanged,
+        answer=unchanged,
+        label=unchanged,
+        read=read_online_features,
+    ):
         stream = connect_stream(tmp_path, built[1], load_fraud_config().stream)
         stream = replace(stream, archive=Archive(lambda: tmp_path / "archive"))
         stream.states.clear()
@@ -66,13 +73,17 @@ def serve(history, built, tmp_path):
         publish_labels(stream.states, transactions, told[told["label_time"] < end])
         rows = transactions[transactions["event_time"] > end - 24 * HOUR]
         asked = ask(rows.reset_index(drop=True))
-        served = pd.DataFrame(FastReader(stream.states).read(asked))
-        names = [name for name in built[1].features.names if name in served]
+        served = read(built[1], asked)
         predictions = asked[["transaction_id", "event_time", "amount"]].assign(
             prediction_time=end, degraded_reason=None
         )
         known = Known(transactions, to_microseconds(transactions["event_time"]), labels)
-        return judge_parity(predictions, answer(served[names]), known, max_lag_seconds=60.0)
+        return judge_parity(
+            predictions,
+            answer(served[list(built[1].features.computed)]),
+            known,
+            max_lag_seconds=60.0,
+        )
 
     return run
 
@@ -146,29 +157,28 @@ def planted_bounds(*, later, shorter):
 
 def read_with(monkeypatch, bounds):
     """Plant window bounds into the serving side alone; the check's own replay stays as it is."""
-    original = FastReader.read
 
-    def read(reader, transactions):
+    def read(store, transactions):
         with monkeypatch.context() as planted:
             planted.setattr(Grouped, "find_bounds", bounds)
-            return original(reader, transactions)
+            return read_online_features(store, transactions)
 
-    monkeypatch.setattr(FastReader, "read", read)
+    return read
 
 
 def test_a_window_edge_off_by_one_is_caught(serve, monkeypatch):
-    read_with(monkeypatch, planted_bounds(later=0, shorter=1))
+    read = read_with(monkeypatch, planted_bounds(later=0, shorter=1))
     assert_caught(
-        serve(),
+        serve(read=read),
         named=["customer_tx_count_1h", "customer_tx_count_24h", "customer_tx_count_7d"],
         innocent=["amount_log", "customer_amount_max_30d", "customer_amount_mean_30d"],
     )
 
 
 def test_the_current_event_included_is_caught(serve, monkeypatch):
-    read_with(monkeypatch, planted_bounds(later=1, shorter=0))
+    read = read_with(monkeypatch, planted_bounds(later=1, shorter=0))
     assert_caught(
-        serve(),
+        serve(read=read),
         named=["customer_tx_count_1h", "customer_amount_mean_7d", "merchant_amount_mean_30d"],
         innocent=["amount_log", "is_night"],
     )

@@ -1,7 +1,8 @@
 """Whatever the stream brings, four ways to the features agree, and so does the score.
 
-Offline replay, Feast's ``get_online_features``, the fast reader and SQL in DuckDB are asked for the
-same transactions, each online one at the moment it happened: what follows it is not there yet.
+Offline replay, Feast's ``get_online_features``, the service's compiled rows and SQL in DuckDB are
+asked for the same transactions, each online one at the moment it happened: what follows it is not
+there yet.
 """
 
 import shutil
@@ -14,7 +15,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import load_fraud_config
-from features.fast_reader import FastReader
 from features.fraud_history import to_times
 from features.fraud_replay import replay_features
 from features.fraud_selection import NEEDS
@@ -23,7 +23,7 @@ from features.publish import publish_labels
 from features.store import read_online_features, read_training_features
 from features.store_build import build_feature_store
 from features.windows import DAY, HOUR, SECOND
-from serving.scorer import Champion
+from tests.frame_reader import open_frame_reader
 from tests.parity.duckdb_oracle import compute_by_duckdb
 from training.artefact import Artefact
 from training.calibration import Calibration
@@ -120,7 +120,7 @@ def champion():
         thresholds=Thresholds(0.3, 0.8, 0.0), request_features=(),
         train_start_time="", train_end_time="", data_hash="", metrics={}, parameters={},
     )  # fmt: skip
-    return Champion("1", Artefact(spec, TreeScorer(content)))
+    return Artefact(spec, TreeScorer(content))
 
 
 class World:
@@ -157,7 +157,9 @@ def stream_world(request, tmp_path_factory):
     url = None
     if request.param == "redis":
         url = request.getfixturevalue("redis_server").url
-    return World(tmp_path_factory.mktemp("runs"), url)
+    world = World(tmp_path_factory.mktemp("runs"), url)
+    with open_frame_reader(world.store.folder, url) as world.rows:
+        yield world
 
 
 def list_asks(rows):
@@ -177,7 +179,7 @@ def list_asks(rows):
 def ask_online(world, rows, readers):
     """Stream the rows as they arrive; read each one's features as it happens, with each reader."""
     stream = world.start_stream()
-    processor, fast = stream.make_processor(), FastReader(stream.states)
+    processor = stream.make_processor()
     labels, asks = pick_labels(rows), list_asks(rows)
     answers = {name: {} for name in readers}
     for position, row in enumerate(rows.sort_values("available", kind="stable").index):
@@ -190,7 +192,7 @@ def ask_online(world, rows, readers):
             publish_labels(stream.states, rows, labels[labels["label_time"] < today])
             request = rows.loc[[asked], COLUMNS].reset_index(drop=True)
             for name, read in readers.items():
-                answers[name][asked] = read(world.store, fast, request)
+                answers[name][asked] = read(world, request)
     assert processor.counts.accepted == len(rows)
     assert processor.counts.duplicates == rows["is_doubled"].sum()
     return {
@@ -200,8 +202,8 @@ def ask_online(world, rows, readers):
 
 
 READERS = {
-    "Feast": lambda store, _, request: read_online_features(store, request),
-    "fast reader": lambda _, fast, request: pd.DataFrame(fast.read(request)),
+    "Feast": lambda world, request: read_online_features(world.store, request),
+    "the service's rows": lambda world, request: world.rows.read(request),
 }
 
 
@@ -227,7 +229,7 @@ def edge(**changes):
 @example(drawn=[edge(), edge(step=HOUR), edge(step=0), edge(step=1), edge(anchor=5, step=DAY)])
 @example(drawn=[edge(), edge(step=30 * DAY, amount=0.01), edge(step=1), edge(step=45 * DAY)])
 @example(drawn=[edge(is_doubled=True, late=HOUR), edge(step=SECOND, customer_id="c2")])
-def test_replay_feast_the_fast_reader_and_duckdb_agree_on_every_feature_and_the_score(
+def test_replay_feast_the_services_rows_and_duckdb_agree_on_every_feature_and_the_score(
     stream_world, champion, drawn
 ):
     rows = build_stream(drawn)
@@ -238,8 +240,8 @@ def test_replay_feast_the_fast_reader_and_duckdb_agree_on_every_feature_and_the_
     expected = compute_by_duckdb(rows[COLUMNS], labels)
     for name, features in found.items():
         assert_same(expected, features, name=name)
-    scores = {name: champion.artefact.predict(features) for name, features in found.items()}
-    scores["DuckDB"] = champion.artefact.predict(expected)
+    scores = {name: champion.predict(features) for name, features in found.items()}
+    scores["DuckDB"] = champion.predict(expected)
     for name, score in scores.items():
         np.testing.assert_allclose(score, scores["replay"], rtol=0, atol=TOLERANCE, err_msg=name)
 

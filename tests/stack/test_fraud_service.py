@@ -19,15 +19,17 @@ import pytest
 
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
+from data.fraud_columns import TRANSACTION_COLUMNS
 from features.fraud_rebuild import run_rebuild
 from features.fraud_stream import connect_stream
 from features.store import get_store_folder, open_feature_store, read_online_features
 from features.store_build import run_features
 from serving.client import replay_transactions
-from serving.fraud_messages import PredictBatchRequest, build_transactions
-from serving.loadtest import draw_messages, run_load
-from serving.online_features import REOPEN_SECONDS
+from serving.load_messages import draw_messages
+from serving.loadtest import run_load
+from serving.online_store import REOPEN_SECONDS
 from serving.prediction_log import get_prediction_folder, load_predictions
+from serving.scorer import STALE
 from serving.server import check_can_serve, find_free_port, get_service_folder, start_service
 from training.artefact import load_artefact, save_artefact
 from training.registry import (
@@ -109,8 +111,8 @@ def make_version(config: FraudConfig, folder: Path, *, shift: float) -> str:
 def test_a_score_over_http_is_the_model_applied_to_the_online_features(tiny_world, url, messages):
     version, folder = get_champion(tiny_world.runs)
     artefact = load_artefact(folder)
-    body = PredictBatchRequest.model_validate_json(json.dumps({"transactions": messages}))
-    rows = build_transactions(body.transactions, extra={})
+    rows = pd.DataFrame(messages, columns=list(TRANSACTION_COLUMNS))
+    rows["event_time"] = pd.to_datetime(rows["event_time"], format="ISO8601", utc=True)
     features = read_online_features(open_feature_store(tiny_world.runs), rows)
     expected = artefact.predict(features)
     answers = post(url, "/predict_batch", {"transactions": messages}).json()["predictions"]
@@ -350,7 +352,7 @@ def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
     try:
         answer = post(url, "/predict", {"transaction": messages[0]})
         assert answer.status_code == 200
-        assert answer.json()["degraded_reason"] == "online store unavailable"
+        assert answer.json()["degraded_reason"] == STALE  # it was asked for just before
         assert 0.0 <= answer.json()["score"] <= 1.0
         assert get_state(url)["store_error"] is not None
         assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
@@ -384,7 +386,7 @@ def test_a_flushed_store_costs_the_history_until_it_is_rebuilt(tiny_world, url, 
     assert before["degraded_reason"] is None
     open_feature_store(tiny_world.runs).states.clear()
     flushed = post(url, "/predict", {"transaction": messages[1]}).json()
-    assert flushed["degraded_reason"] == "online store unavailable"
+    assert flushed["degraded_reason"] == STALE
     run_rebuild(tiny_world)
     time.sleep(REOPEN_SECONDS)
     assert post(url, "/predict", {"transaction": messages[1]}).json() == before

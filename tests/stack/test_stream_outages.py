@@ -15,12 +15,12 @@ import pytest
 import redis
 import yaml
 
-from features.fast_reader import FastReader
 from features.fraud_rebuild import run_rebuild
 from features.fraud_state import EVENT_STATES
 from features.state_merge import build_event_states
 from features.state_store import StoreEmptyError
 from features.store_build import run_features
+from tests.frame_reader import open_frame_reader
 from tests.stack.stream_world import (
     copy_world,
     count_waiting,
@@ -65,8 +65,11 @@ def test_a_flushed_redis_is_an_error_until_it_is_rebuilt_and_the_processor_goes_
     wait_until(lambda: not stream.archive.load().empty)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    with pytest.raises(StoreEmptyError, match="fraud rebuild"):
-        FastReader(stream.states).read(world.coming.head(1))
+    with (
+        open_frame_reader(tmp_path, redis_url) as reader,
+        pytest.raises(StoreEmptyError, match="fraud rebuild"),
+    ):
+        reader.read(world.coming.head(1))
     wait_until(lambda: processor.tells("waiting: the online store is empty"))
     run_rebuild(world.config)
     stream.publish(world.coming)  # what was not read was flushed too: its publisher knows it

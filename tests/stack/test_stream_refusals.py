@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.fast_reader import FastReader
+from features.store import open_feature_store
 from features.stream_log import MAX_READ_BYTES
 from features.stream_messages import MAX_LINE_BYTES
+from tests.frame_reader import open_frame_reader
 from tests.stack.stream_world import (
     copy_world,
     die_between_write_and_acknowledge,
@@ -166,7 +167,11 @@ def test_features_after_lateness_duplicates_and_disorder_are_those_of_one_orderl
     wild.publish(pd.concat([shuffled, shuffled.tail(300)]))
     process(wild)
     asked = coming.drop_duplicates("customer_id").assign(event_time=coming["event_time"].iloc[-1])
-    expected = FastReader(orderly.states).read(asked)
-    got = FastReader(wild.states).read(asked)
-    for name in expected:
-        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+    expected, got = (read_rows(world, asked) for world in worlds)
+    pd.testing.assert_frame_equal(got, expected, check_exact=True)
+
+
+def read_rows(world, asked):
+    store = open_feature_store(world.config.runs)
+    with open_frame_reader(store.folder, store.redis_url) as reader:
+        return reader.read(asked)

@@ -4,17 +4,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.fraud_selection import FeatureSet
 from serving.rollout import ChampionWatcher
-from serving.scorer import Champion
-
-FEATURES = FeatureSet(names=("amount_log", "V1"), categorical=(), dropped={})
 
 
 @dataclass
 class FakeArtefact:
     folder: Path
-    features: tuple[str, ...] = ("amount_log",)
 
 
 class FakeRegistry:
@@ -38,12 +33,11 @@ class FakeRegistry:
         return FakeArtefact(folder)
 
 
-def make_watcher(registry: FakeRegistry, accepted: list[Champion], poll_seconds: float = 60.0):
+def make_watcher(registry: FakeRegistry, accepted: list[str], poll_seconds: float = 60.0):
     return ChampionWatcher(
         find_champion=registry.get_champion,
         load_artefact=registry.load,
-        feature_set=FEATURES,
-        accept=accepted.append,
+        accept=lambda version, _: accepted.append(version),
         poll_seconds=poll_seconds,
     )
 
@@ -54,7 +48,7 @@ def test_a_new_champion_is_taken_once_and_not_loaded_again():
     for version in ("1", "1", "2", "2"):
         registry.version = version
         watcher.poll()
-    assert [champion.version for champion in accepted] == ["1", "2"]
+    assert accepted == ["1", "2"]
     assert registry.loads == ["1", "2"]
 
 
@@ -64,21 +58,23 @@ def test_a_champion_that_cannot_be_loaded_is_refused_with_its_reason_in_one_line
     watcher.poll()
     registry.version, registry.broken = "2", {"2"}
     watcher.poll()
-    assert [champion.version for champion in accepted] == ["1"]
+    assert accepted == ["1"]
     assert watcher.version == "1"
     assert watcher.refused is not None
     assert watcher.refused.version == "2"
     assert watcher.refused.reason.endswith("model.txt does not match its manifest")
 
 
-def test_a_champion_that_wants_features_the_store_lacks_is_refused():
-    registry, accepted = FakeRegistry(), []
-    watcher = make_watcher(registry, accepted)
-    watcher.load_artefact = lambda folder: FakeArtefact(folder, ("amount_log", "V2"))
+def test_a_champion_that_cannot_be_used_here_is_refused_with_the_reason():
+    def refuse(_version: str, _artefact: FakeArtefact) -> None:
+        raise ValueError("it needs features the store lacks: V2")
+
+    watcher = make_watcher(FakeRegistry(), [])
+    watcher.accept = refuse
     watcher.poll()
-    assert accepted == []
+    assert watcher.version is None
     assert watcher.refused is not None
-    assert "V2" in watcher.refused.reason
+    assert watcher.refused.reason.endswith("it needs features the store lacks: V2")
 
 
 def test_a_refused_champion_is_not_loaded_at_every_poll_but_again_when_time_has_passed():
@@ -91,7 +87,7 @@ def test_a_refused_champion_is_not_loaded_at_every_poll_but_again_when_time_has_
     registry.broken = set()
     watcher.retry_at = time.monotonic()
     watcher.poll()
-    assert [champion.version for champion in accepted] == ["1"]
+    assert accepted == ["1"]
     assert watcher.refused is None
 
 
@@ -131,4 +127,4 @@ def test_the_watcher_finds_a_promotion_by_itself_and_stops_when_closed():
     watcher.close()
     registry.version = "3"
     time.sleep(0.05)
-    assert [champion.version for champion in accepted] == ["1", "2"]
+    assert accepted == ["1", "2"]

@@ -1,95 +1,47 @@
+"""Requests become batches, and every request gets its own answers of one model."""
+
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+import asyncio
 
 import numpy as np
-import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features.fraud_selection import FeatureSet
 from serving.prediction_log import ScoredBatch
 from serving.scorer import (
-    STORE_UNAVAILABLE,
-    Champion,
+    BATCH_ROWS,
+    REQUEST_ONLY,
+    RULE,
+    STALE,
     NoModelError,
-    Scorer,
-    build_request_features,
+    OverloadedError,
     list_extra_columns,
 )
-
-FEATURES = FeatureSet(
-    names=("amount_log", "customer_tx_count_1h", "V1", "card_type"),
-    categorical=("card_type",),
-    dropped={},
+from tests.unit.scorer_world import (
+    ENCODING,
+    FEATURES,
+    FakeArtefact,
+    FakeStore,
+    make_scorer,
+    make_transactions,
+    start_requests,
 )
+from training.amount_rule import AmountRule
+from training.encoding import Encoding
 
 
-@dataclass
-class FakeArtefact:
-    """Scores a transaction with the number of its customer's transactions, over ten."""
-
-    features: tuple[str, ...] = FEATURES.names
-    offset: float = 0.0
-    before_predict: threading.Event | None = None
-
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
-        counts = features["customer_tx_count_1h"].fillna(0.0).to_numpy()
-        return np.clip(counts / 10 + self.offset, 0.0, 1.0)
-
-    def decide(self, scores: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-        return np.where(scores * amounts > 50, "decline", "approve")
-
-    def explain(self, features: pd.DataFrame, *, top: int) -> list[list[tuple[str, float]]]:
-        return [[("customer_tx_count_1h", 0.5)][:top] for _ in range(len(features))]
-
-
-@dataclass
-class FakeStore:
-    """Knows how often each customer paid in the hour before; can be taken away."""
-
-    counts: dict[str, float]
-    is_broken: bool = False
-    asked: list[pd.DataFrame] = field(default_factory=list)
-
-    def read(self, transactions: pd.DataFrame) -> pd.DataFrame:
-        self.asked.append(transactions)
-        if self.is_broken:
-            raise ConnectionError("gone")
-        features = build_request_features(transactions, feature_set=FEATURES)
-        return features.assign(
-            customer_tx_count_1h=transactions["customer_id"].map(self.counts).astype(float)
-        )
-
-
-def make_transactions(*customers: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "transaction_id": [f"t{number}" for number in range(len(customers))],
-            "event_time": pd.to_datetime(["2026-03-01T06:00:00Z"] * len(customers)).astype(
-                "datetime64[us, UTC]"
-            ),
-            "customer_id": list(customers),
-            "amount": [100.0] * len(customers),
-            "card_type": ["credit"] * len(customers),
-            "V1": [0.25] * len(customers),
-        }
-    )
-
-
-def make_scorer(store: FakeStore, records: list[ScoredBatch]) -> Scorer:
-    return Scorer(
-        read_features=store.read,
-        feature_set=FEATURES,
-        record=records.append,
-        probe=make_transactions("nobody"),
-    )
+def score(store, *customers, artefact=None, records=None, explain=False):
+    """Answer one call with a scorer of its own; return the answers and the scorer."""
+    scorer = make_scorer(store, records)
+    scorer.replace_champion("7", artefact or FakeArtefact())
+    return asyncio.run(scorer.score(make_transactions(*customers), explain=explain)), scorer
 
 
 def test_answers_come_in_the_order_of_the_transactions_with_score_decision_and_version():
-    scorer = make_scorer(FakeStore({"ann": 2.0, "bob": 8.0}), [])
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    answers = scorer.score(make_transactions("bob", "ann"))
+    answers, _ = score(FakeStore({"ann": 2, "bob": 8}), "bob", "ann")
     assert [answer.transaction_id for answer in answers] == ["t0", "t1"]
     assert [answer.score for answer in answers] == [0.8, 0.2]
     assert [answer.decision for answer in answers] == ["decline", "approve"]
@@ -99,67 +51,79 @@ def test_answers_come_in_the_order_of_the_transactions_with_score_decision_and_v
 
 def test_without_a_model_nothing_is_answered_or_recorded():
     records: list[ScoredBatch] = []
-    scorer = make_scorer(FakeStore({}), records)
     with pytest.raises(NoModelError):
-        scorer.score(make_transactions("ann"))
+        asyncio.run(make_scorer(FakeStore({}), records).score(make_transactions("ann")))
     assert records == []
 
 
-def test_a_store_that_fails_costs_the_history_and_the_answer_says_so():
+def test_a_model_that_reads_features_the_store_lacks_does_not_become_champion():
+    scorer = make_scorer(FakeStore({}))
+    artefact = FakeArtefact()
+    artefact.spec.encoding = Encoding((*FEATURES.names, "V2"), ENCODING.vocabularies)
+    with pytest.raises(ValueError, match="the store lacks: V2"):
+        scorer.replace_champion("8", artefact)
+    assert scorer.champion is None
+    assert scorer.versions_served == []
+
+
+def test_without_history_the_model_of_the_request_answers_and_the_answer_says_so():
     records: list[ScoredBatch] = []
-    store = FakeStore({"ann": 8.0}, is_broken=True)
-    scorer = make_scorer(store, records)
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    (answer,) = scorer.score(make_transactions("ann"))
-    assert answer.degraded_reason == STORE_UNAVAILABLE
-    assert answer.score == 0.0
+    (answer,), scorer = score(FakeStore({"ann": 8}, age=None), "ann", records=records)
+    assert (answer.score, answer.decision, answer.degraded_reason) == (0.25, "review", REQUEST_ONLY)
     (logged,) = records[0].features.tolist()
     assert logged == pytest.approx([np.log(101.0), np.nan, 0.25], nan_ok=True)
     assert records[0].categories == [["credit"]]
-    assert records[0].degraded_reasons == [STORE_UNAVAILABLE]
+    assert records[0].degraded_reasons == [REQUEST_ONLY]
     assert scorer.counts == (1, 1)
-    assert "gone" in str(scorer.store_error)
+
+
+def test_without_history_or_a_model_of_the_request_the_rule_on_the_amount_answers():
+    rule = AmountRule(50.0, "review", share_below=0.01, share_above=0.125)
+    artefact = FakeArtefact(request_model=None, rule=rule)
+    (answer,), _ = score(FakeStore({}, age=None), "ann", artefact=artefact)
+    assert (answer.score, answer.decision, answer.degraded_reason) == (0.125, "review", RULE)
+
+
+def test_a_model_without_any_fallback_answers_itself_without_history():
+    artefact = FakeArtefact(request_model=None, offset=0.125)
+    (answer,), _ = score(FakeStore({"ann": 8}, age=None), "ann", artefact=artefact)
+    assert (answer.score, answer.degraded_reason) == (0.125, REQUEST_ONLY)
+
+
+def test_last_known_history_is_used_in_full_and_the_answer_says_so():
+    (answer,), scorer = score(FakeStore({"ann": 8}, age=2.5), "ann")
+    assert (answer.score, answer.degraded_reason) == (0.8, STALE)
+    assert scorer.counts == (1, 1)
 
 
 def test_a_store_that_comes_back_ends_the_degradation():
-    store = FakeStore({"ann": 8.0}, is_broken=True)
-    scorer = make_scorer(store, [])
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    scorer.score(make_transactions("ann"))
-    store.is_broken = False
-    (answer,) = scorer.score(make_transactions("ann"))
-    assert (answer.score, answer.degraded_reason, scorer.store_error) == (0.8, None, None)
+    store = FakeStore({"ann": 8}, age=None)
+    scorer = make_scorer(store)
+    scorer.replace_champion("7", FakeArtefact())
 
+    async def ask_twice():
+        first = await scorer.score(make_transactions("ann"))
+        store.age = 0.0
+        return first + await scorer.score(make_transactions("ann"))
 
-def test_a_promotion_in_the_middle_of_a_batch_changes_no_answer_of_it():
-    store = FakeStore({"ann": 1.0})
-    scorer = make_scorer(store, [])
-
-    def read_and_promote(transactions: pd.DataFrame) -> pd.DataFrame:
-        scorer.replace_champion(Champion("8", FakeArtefact(offset=0.5)))
-        return store.read(transactions)
-
-    scorer.read_features = read_and_promote
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    answers = scorer.score(make_transactions("ann", "ann"))
-    assert {(answer.model_version, answer.score) for answer in answers} == {("7", 0.1)}
-    assert scorer.score(make_transactions("ann"))[0].model_version == "8"
-    assert scorer.versions_served == ["7", "8", "8"]
+    before, after = asyncio.run(ask_twice())
+    assert before.degraded_reason == REQUEST_ONLY
+    assert (after.score, after.degraded_reason) == (0.8, None)
 
 
 def test_reasons_are_given_only_when_asked_for():
-    scorer = make_scorer(FakeStore({"ann": 1.0}), [])
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    assert scorer.score(make_transactions("ann"))[0].reasons is None
-    explained = scorer.score(make_transactions("ann"), explain=True)[0]
-    assert explained.reasons == [("customer_tx_count_1h", 0.5)]
+    store = FakeStore({"ann": 1})
+    (plain,), _ = score(store, "ann")
+    (explained,), _ = score(store, "ann", explain=True)
+    assert plain.reasons is None
+    assert [(r.feature, r.contribution) for r in explained.reasons] == [
+        ("customer_tx_count_1h", 1.0)
+    ]
 
 
 def test_each_batch_is_recorded_once_with_what_was_answered():
     records: list[ScoredBatch] = []
-    scorer = make_scorer(FakeStore({"ann": 2.0, "bob": 8.0}), records)
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    answers = scorer.score(make_transactions("ann", "bob"))
+    answers, _ = score(FakeStore({"ann": 2, "bob": 8}), "ann", "bob", records=records)
     (batch,) = records
     assert batch.transaction_ids == [answer.transaction_id for answer in answers]
     assert batch.scores.tolist() == [answer.score for answer in answers]
@@ -170,44 +134,176 @@ def test_each_batch_is_recorded_once_with_what_was_answered():
     assert (batch.latency_ms > 0).all()
 
 
-def test_scoring_leaves_the_transactions_as_they_were():
-    scorer = make_scorer(FakeStore({}, is_broken=True), [])
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    transactions = make_transactions("ann")
-    before = transactions.copy(deep=True)
-    scorer.score(transactions)
-    pd.testing.assert_frame_equal(transactions, before)
+def run(scenario, *, counts=None, max_waiting_rows=10_000, records=None):
+    """Run ``scenario(scorer, store)`` with a champion in place."""
+
+    async def play():
+        store = FakeStore({"ann": 1} if counts is None else counts)
+        scorer = make_scorer(store, records, max_waiting_rows=max_waiting_rows)
+        scorer.replace_champion("7", FakeArtefact())
+        return await asyncio.wait_for(scenario(scorer, store), 20)
+
+    return asyncio.run(play())
+
+
+def test_requests_of_one_tick_are_one_batch_and_those_that_come_meanwhile_the_next():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        futures = await start_requests(scorer, [1, 1, 1])
+        futures += await start_requests(scorer, [1])
+        futures += await start_requests(scorer, [1])
+        assert len(store.asked) == 1
+        store.may_go.set()
+        await asyncio.gather(*futures)
+        return [len(batch) for batch in store.asked]
+
+    assert run(scenario) == [3, 2]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, BATCH_ROWS), min_size=1, max_size=12), st.integers(0, 12))
+def test_every_request_gets_its_own_answers_whatever_the_sizes(sizes, num_first):
+    async def scenario(scorer, store):
+        requests = [
+            make_transactions(*[f"c{request}"] * size) for request, size in enumerate(sizes)
+        ]
+        futures = [scorer.submit(rows) for rows in requests[:num_first]]
+        await asyncio.sleep(0)
+        futures += [scorer.submit(rows) for rows in requests[num_first:]]
+        return await asyncio.gather(*futures), store.asked
+
+    counts = {f"c{request}": request % 10 for request in range(12)}
+    answers, asked = run(scenario, counts=counts)
+    for request, size in enumerate(sizes):
+        assert [a.transaction_id for a in answers[request]] == [f"t{i}" for i in range(size)]
+        assert {a.score for a in answers[request]} == {request % 10 / 10}
+    assert max(map(len, asked)) <= BATCH_ROWS
+    for request, size in enumerate(sizes):  # a request is never in two batches
+        assert size in [batch.count(f"c{request}") for batch in asked]
+
+
+def test_a_promotion_in_the_middle_of_a_batch_changes_no_answer_of_it():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        (future,) = await start_requests(scorer, [2])
+        scorer.replace_champion("8", FakeArtefact(offset=0.5))
+        store.may_go.set()
+        return await future, await scorer.score(make_transactions("ann")), scorer.versions_served
+
+    before, after, served = run(scenario)
+    assert {(answer.model_version, answer.score) for answer in before} == {("7", 0.1)}
+    assert {(answer.model_version, answer.score) for answer in after} == {("8", 0.6)}
+    assert served == ["7", "8"]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_call_of_many_batches_is_answered_by_one_model_while_champions_swap(explain):
+    async def scenario(scorer, store):
+        rows = make_transactions(*["ann"] * (3 * BATCH_ROWS + 1))
+        task = asyncio.create_task(scorer.score(rows, explain=explain))
+        while len(store.asked) < 4:
+            await asyncio.sleep(0)  # the task begins before the first promotion
+            scorer.replace_champion("8", FakeArtefact(offset=0.5))
+        return await task, [len(batch) for batch in store.asked]
+
+    answers, sizes = run(scenario)
+    assert {(answer.model_version, answer.score) for answer in answers} == {("7", 0.1)}
+    assert [answer.transaction_id for answer in answers] == [f"t{i}" for i in range(len(answers))]
+    assert sizes == [BATCH_ROWS, BATCH_ROWS, BATCH_ROWS, 1]
+
+
+def test_more_waiting_rows_than_allowed_are_refused_at_once_until_some_are_answered():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        futures = await start_requests(scorer, [4, 4])
+        with pytest.raises(OverloadedError, match="8 transactions wait already"):
+            scorer.submit(make_transactions("ann", "ann", "ann"))
+        futures += await start_requests(scorer, [2])
+        store.may_go.set()
+        await asyncio.gather(*futures)
+        return await scorer.score(make_transactions("ann", "ann", "ann"))
+
+    assert len(run(scenario, max_waiting_rows=10)) == 3
+
+
+def test_a_request_larger_than_the_limit_is_taken_when_nothing_waits():
+    async def scenario(scorer, _):
+        return await scorer.score(make_transactions(*["ann"] * 20))
+
+    assert len(run(scenario, max_waiting_rows=10)) == 20
+
+
+@pytest.mark.parametrize("rows", [1, BATCH_ROWS + 1])
+def test_draining_waits_for_all_that_was_accepted(rows):
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        asked = asyncio.create_task(scorer.score(make_transactions(*["ann"] * rows)))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(scorer.drain())
+        await asyncio.sleep(0.02)
+        was_done = draining.done()
+        store.may_go.set()
+        await draining
+        await asyncio.sleep(0)
+        return was_done, asked.done()
+
+    assert run(scenario) == (False, True)
+
+
+def test_a_caller_who_leaves_costs_the_others_nothing_and_frees_its_rows():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        leaving, staying = await start_requests(scorer, [5, 1])
+        leaving.cancel()
+        store.may_go.set()
+        answers = await staying
+        await scorer.drain()
+        return answers, len(await scorer.score(make_transactions(*["ann"] * 6)))
+
+    answers, num_after = run(scenario, max_waiting_rows=6)
+    assert [answer.score for answer in answers] == [0.1]
+    assert num_after == 6
+
+
+def test_a_batch_that_fails_fails_its_own_callers_only():
+    async def scenario(scorer, _):
+        scorer.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
+        failed = await asyncio.gather(
+            scorer.score(make_transactions("ann")),
+            scorer.score(make_transactions("ann")),
+            return_exceptions=True,
+        )
+        scorer.replace_champion("9", FakeArtefact())
+        return failed, await scorer.score(make_transactions("ann"))
+
+    failed, after = run(scenario)
+    assert [str(error) for error in failed] == ["broken", "broken"]
+    assert [answer.score for answer in after] == [0.1]
 
 
 def test_a_scorer_is_ready_once_a_model_is_loaded_and_the_store_has_answered():
-    store = FakeStore({}, is_broken=True)
-    scorer = make_scorer(store, [])
-    assert not scorer.is_ready()
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    assert not scorer.is_ready()
-    store.is_broken = False
-    assert scorer.is_ready()
-    store.is_broken = True
-    assert scorer.is_ready()
+    async def play():
+        store = FakeStore({}, age=None)
+        scorer = make_scorer(store)
+        said = [await scorer.check_ready()]
+        scorer.replace_champion("7", FakeArtefact())
+        said.append(await scorer.check_ready())
+        store.age = 0.0
+        said.append(await scorer.check_ready())
+        store.age = None
+        said.append(await scorer.check_ready())
+        return said
+
+    assert asyncio.run(play()) == [False, False, True, True]
 
 
 def test_readiness_stops_asking_the_store_once_it_has_answered():
-    store = FakeStore({})
-    scorer = make_scorer(store, [])
-    scorer.replace_champion(Champion("7", FakeArtefact()))
-    for _ in range(3):
-        scorer.is_ready()
-    assert len(store.asked) == 1
+    async def scenario(scorer, store):
+        for _ in range(3):
+            await scorer.check_ready()
+        return len(store.asked)
 
-
-def test_request_features_know_the_clock_but_no_history():
-    rows = build_request_features(make_transactions("ann"), feature_set=FEATURES)
-    assert rows.columns.tolist() == ["transaction_id", "event_time", *FEATURES.names]
-    clock = FeatureSet(names=("hour_sin", "hour_cos", "is_night"), categorical=(), dropped={})
-    hours = build_request_features(make_transactions("ann"), feature_set=clock).iloc[0]
-    assert hours["hour_sin"] == pytest.approx(1.0)  # six in the morning is a quarter of the day
-    assert hours["hour_cos"] == pytest.approx(0.0, abs=1e-12)
-    assert hours["is_night"] == 0.0
+    assert run(scenario) == 1
 
 
 def test_extra_columns_are_the_features_that_are_neither_computed_nor_in_the_contract():

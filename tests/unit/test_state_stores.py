@@ -11,6 +11,7 @@ from features.fraud_state import STATE_KEYS
 from features.redis_states import RedisStates
 from features.sqlite_states import SqliteStates
 from features.state_store import LeaseLostError, StoreEmptyError, Update
+from tests.unit.feast_tables import make_feast_tables
 
 BUSY = Update("customer_events", "c1", b"state", 1_767_225_600_000_000)
 
@@ -20,7 +21,7 @@ def connect(request, tmp_path):
     """Connects as another process would."""
     if request.param == "sqlite":
         path = tmp_path / "online.db"
-        _make_feast_tables(path)
+        make_feast_tables(path)
         yield lambda: SqliteStates(path)
         return
     url = request.getfixturevalue("redis_url")
@@ -171,11 +172,11 @@ def test_processors_are_counted_while_they_live(states):
 
 def test_a_database_that_is_replaced_is_opened_anew(tmp_path):
     path, other = tmp_path / "online.db", tmp_path / "other.db"
-    _make_feast_tables(path)
+    make_feast_tables(path)
     states = SqliteStates(path)
     states.mark_whole()
     lease = states.acquire(0, seconds=60)
-    _make_feast_tables(other)
+    make_feast_tables(other)
     replacement = SqliteStates(other)
     replacement.mark_whole()
     other.replace(path)
@@ -185,7 +186,7 @@ def test_a_database_that_is_replaced_is_opened_anew(tmp_path):
 
 def test_after_a_failed_write_the_next_one_works(tmp_path):
     path = tmp_path / "online.db"
-    _make_feast_tables(path)
+    make_feast_tables(path)
     states = SqliteStates(path)
     states.mark_whole()
     other = sqlite3.connect(path, isolation_level=None)
@@ -199,19 +200,6 @@ def test_after_a_failed_write_the_next_one_works(tmp_path):
     other.close()
     states.write([BUSY], lease=None)
     assert read(states, "c1") == [b"state"]
-
-
-def _make_feast_tables(path):
-    """Make the tables as Feast's SQLite store does (``feast/infra/online_stores/sqlite.py``)."""
-    connection = sqlite3.connect(path)
-    for state in STATE_KEYS:
-        connection.execute(
-            f"CREATE TABLE {PROJECT}_{state}_state (entity_key BLOB, feature_name TEXT,"
-            " value BLOB, vector_value BLOB, event_ts timestamp, created_ts timestamp,"
-            " PRIMARY KEY(entity_key, feature_name))"
-        )
-    connection.commit()
-    connection.close()
 
 
 def test_a_damaged_file_is_an_error_that_says_the_way_out(tmp_path):
