@@ -1,0 +1,105 @@
+"""What the service answers while its Redis is stopped, paused, cut off, slow or emptied."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+import redis
+
+from configs.schema import FraudConfig
+from serving.scorer import REQUEST_ONLY, STALE
+from tests.stack.served_world import ServedWorld, ask, load_through, serve_world
+from tests.stack.stream_world import wait_until
+
+pytestmark = pytest.mark.stack
+NOTICE_SLOTS = 10
+"""A second, in which what was under way when the fault came has been answered."""
+
+
+@pytest.fixture(scope="module")
+def served(
+    tiny_world: FraudConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServedWorld]:
+    folder = tmp_path_factory.mktemp("store_faults")
+    with serve_world(tiny_world, folder, store_deadline_ms=20.0) as world:
+        yield world
+
+
+@pytest.fixture
+def world(served: ServedWorld) -> Iterator[ServedWorld]:
+    """The service, with nothing wrong before the test; and nothing after it."""
+    wait_until(served.is_whole)
+    yield served
+    served.redis.resume()
+    served.proxy.pass_on()
+
+
+def flush(world: ServedWorld) -> None:
+    with redis.Redis.from_url(world.redis.url) as client:
+        client.flushall()
+
+
+LASTING: dict[str, tuple[Callable[[ServedWorld], object], Callable[[ServedWorld], object]]] = {
+    "stopped": (lambda world: world.redis.stop(), lambda world: world.redis.start()),
+    "paused": (lambda world: world.redis.pause(), lambda world: world.redis.resume()),
+    "stalled": (lambda world: world.proxy.stall(), lambda world: world.proxy.pass_on()),
+    "slow": (lambda world: world.proxy.delay(0.05), lambda world: world.proxy.pass_on()),
+    "flushed": (flush, lambda world: world.rebuild_store()),
+}
+
+
+@pytest.mark.parametrize("fault", LASTING)
+def test_answers_go_on_from_the_last_known_history_until_the_store_is_back(
+    world, fault, record_property
+):
+    begin, end = LASTING[fault]
+    run = load_through(world, begin=lambda: begin(world), end=lambda: end(world))
+    wait_until(world.is_whole, seconds=30)
+    record_property("recovery_seconds", run.recovery_seconds)
+    assert run.result.errors == {}  # each answer is 200 or 503, and right or said to be degraded
+    assert run.result.accepted > 0.9 * run.result.requests
+    assert run.count("whole", first=run.begun + NOTICE_SLOTS, last=run.ended - 1) == 0
+    assert run.count("degraded", first=run.begun, last=run.ended) > 0
+    assert run.result.tallies["degraded_reason"].keys() <= {STALE, REQUEST_ONLY}
+    assert run.recovery_seconds < 30
+
+
+def test_connections_that_are_reset_again_and_again_cost_history_and_no_answer(
+    world, record_property
+):
+    is_over = threading.Event()
+
+    def reset_repeatedly() -> None:
+        while not is_over.wait(0.05):
+            world.proxy.reset()
+
+    thread = threading.Thread(target=reset_repeatedly)
+    run = load_through(world, begin=thread.start, end=is_over.set)
+    thread.join()
+    wait_until(world.is_whole, seconds=30)
+    record_property("recovery_seconds", run.recovery_seconds)
+    assert run.result.errors == {}
+    assert run.result.accepted > 0.9 * run.result.requests
+    assert run.count("degraded", first=run.begun, last=run.ended) > 0
+
+
+def test_a_customer_never_seen_before_is_answered_from_the_request_alone(world):
+    stranger = {**world.messages[0], "customer_id": "first-seen-while-slow"}
+    world.proxy.delay(0.05)
+    wait_until(lambda: ask(world.url, world.messages[:1])[0]["degraded_reason"] == STALE)
+    (answer,) = ask(world.url, [stranger])
+    assert answer["degraded_reason"] == REQUEST_ONLY
+    assert 0.0 <= answer["score"] <= 1.0
+
+
+def test_readiness_stays_while_the_store_is_away(world):
+    world.redis.stop()
+    try:
+        wait_until(lambda: ask(world.url, world.messages[:1])[0]["degraded_reason"] is not None)
+        assert httpx.get(f"{world.url}/readyz", timeout=10, trust_env=False).status_code == 200
+        assert world.get_state()["store_error"] is not None
+    finally:
+        world.redis.start()
