@@ -108,6 +108,8 @@ class ServingSection(Frozen):
     max_batch_rows: PositiveInt
     log_flush_seconds: PositiveFloat
     log_queue_rows: PositiveInt
+    publish_scored: bool
+    publish_queue_rows: PositiveInt
     startup_timeout_seconds: PositiveFloat
     lane: Literal["parser", "asgi"]
     max_waiting_rows: PositiveInt

@@ -86,14 +86,8 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
         settings: The configuration's section.
     """
     folder = runs / "stream"
-    num_partitions = settings.num_partitions
-    log: StreamLog = (
-        FileLog(folder / "log", num_partitions=num_partitions)
-        if store.redis_url is None
-        else RedisLog(connect_redis(store.redis_url), num_partitions=num_partitions)
-    )
     return FraudStream(
-        log=log,
+        log=open_log(runs, store.redis_url, settings),
         states=store.states,
         archive=open_archive(runs),
         dead_letters=DeadLetters(folder / "dead_letters.db"),
@@ -107,6 +101,18 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
             ),
         ),
     )
+
+
+def open_log(runs: Path, redis_url: str | None, settings: StreamSection) -> StreamLog:
+    """Open the log of the stream; see ``connect_stream``.
+
+    Raises:
+        ValueError: If no Redis answers, or the log has another number of partitions.
+    """
+    num_partitions = settings.num_partitions
+    if redis_url is None:
+        return FileLog(runs / "stream" / "log", num_partitions=num_partitions)
+    return RedisLog(connect_redis(redis_url), num_partitions=num_partitions)
 
 
 def open_archive(runs: Path) -> Archive:

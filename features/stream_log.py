@@ -15,6 +15,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ from features.stream_messages import MAX_LINE_BYTES, StreamTransaction
 
 MAX_READ_BYTES = 4 << 20
 USUAL_LINE_BYTES = 512
+_read_entities = attrgetter(*(kind.key for kind in EVENT_STATES.values()))
 PUBLISH_ROWS = 10_000
 """Transactions appended at once, so that publishing a long history takes little memory."""
 
@@ -100,8 +102,8 @@ def find_partitions(message: StreamTransaction, num_partitions: int) -> set[int]
     """Return the partitions that the entities of a transaction belong to."""
     if num_partitions == 1:
         return {0}
-    entities = (getattr(message, kind.key) for kind in EVENT_STATES.values())
-    return {find_partition(entity, num_partitions) for entity in entities if entity is not None}
+    entities = _read_entities(message)
+    return {encode_entity(entity) % num_partitions for entity in entities if entity is not None}
 
 
 class FileLog:

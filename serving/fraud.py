@@ -46,6 +46,7 @@ from serving.rollout import ChampionWatcher
 from serving.score_messages import Answer
 from serving.scorer import NoModelError, OverloadedError, Scorer, list_extra_columns
 from serving.store_opening import open_fraud_store
+from serving.stream_publisher import StreamPublisher
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -111,12 +112,14 @@ class FraudService:
             flush_seconds=serving.log_flush_seconds,
             max_pending=serving.log_queue_rows,
         )
+        self.publisher = _start_publisher(config)
         self.scorer = Scorer(
             store=self.store,
             feature_set=feature_set,
             record=self.log.append,
             metrics=self.metrics,
             max_waiting_rows=serving.max_waiting_rows,
+            publish=self.publisher.append if self.publisher else None,
         )
         self.watcher = ChampionWatcher(
             find_champion=lambda: get_champion(config.runs),
@@ -183,6 +186,7 @@ class FraudService:
             "breaker": self.store.breaker.state.name.lower(),
             "transactions": self.scorer.counts._asdict(),
             "prediction_log": log._asdict(),
+            "publisher": self.publisher and self.publisher.counts._asdict(),
             "worker": os.getpid(),
         }
 
@@ -195,6 +199,9 @@ class FraudService:
     def _publish(self) -> None:
         breaker, champion = self.store.breaker, self.scorer.champion
         self.metrics.set_log(**self.log.counts._asdict())
+        if self.publisher is not None:
+            published = self.publisher.counts
+            self.metrics.set_published(published.published, dropped=published.dropped)
         self.metrics.set_breaker(
             "online_store",
             state=int(breaker.state),
@@ -208,11 +215,24 @@ class FraudService:
     async def close(self) -> None:
         """Answer what was accepted, then write the last records."""
         await self.scorer.drain()
+        if self.publisher is not None:
+            await asyncio.to_thread(self.publisher.close)
         self._publishing.cancel()
         self._publish()
         await asyncio.to_thread(self.watcher.close)
         await asyncio.to_thread(self.log.close)
         self.store.close()
+
+
+def _start_publisher(config: FraudConfig) -> StreamPublisher | None:
+    """Open the stream that scored transactions go to, if they do."""
+    if not config.serving.publish_scored:
+        return None
+    from features.fraud_stream import open_log
+    from features.store import open_feature_store
+
+    log = open_log(config.runs, open_feature_store(config.runs).redis_url, config.stream)
+    return StreamPublisher(log, max_pending=config.serving.publish_queue_rows)
 
 
 async def _get_model(_: Request) -> JSONResponse:

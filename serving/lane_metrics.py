@@ -15,6 +15,8 @@ metric, each begins with ``throughline_``      what it says
 ``degraded_total{reason}``                     answers given without part of their features
 ``prediction_log_{written,dropped}_total``     records on disk, and lost to a full queue or disk
 ``prediction_log_pending``                     records that wait for the disk
+``published_total``                            scored transactions in the stream
+``publish_dropped_total``                      scored transactions lost to the stream
 ``model_info{version}``                        workers that answer with this version
 ``breaker_state{dependency}``                  the worst worker's: 0 closed, 1 half open, 2 open
 ``breaker_opened_total{dependency}``           how often a breaker opened
@@ -91,6 +93,11 @@ class LaneMetrics:
         self._raise_to(written, self._series.log_written, name="written")
         self._raise_to(dropped, self._series.log_dropped, name="dropped")
         self._series.log_pending.set(pending)
+
+    def set_published(self, published: int, *, dropped: int) -> None:
+        """Say how many scored transactions the stream has got, and lost, since the start."""
+        self._raise_to(published, self._series.published, name="published")
+        self._raise_to(dropped, self._series.publish_dropped, name="publish dropped")
 
     def set_breaker(self, dependency: str, *, state: int, num_opened: int) -> None:
         """Say what a breaker does, and how often it has opened since the process started."""

@@ -104,6 +104,16 @@ class LaneSeries:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.published = Counter(
+            "throughline_published_total",
+            "Scored transactions in the stream.",
+            registry=registry,
+        )
+        self.publish_dropped = Counter(
+            "throughline_publish_dropped_total",
+            "Scored transactions lost to the stream.",
+            registry=registry,
+        )
         self.model = Gauge(
             "throughline_model_info",
             "Workers that answer with this version of the model.",

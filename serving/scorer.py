@@ -109,6 +109,8 @@ class Scorer:
         record: Takes each scored batch for the prediction log; must not block.
         metrics: Told what happens.
         max_waiting_rows: Accepted and not yet answered, at most.
+        publish: Takes each scored batch for the stream, and when it was decided, microseconds
+            since 1970; must not block.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Scorer:
         record: Callable[[ScoredBatch], None],
         metrics: LaneMetrics,
         max_waiting_rows: int,
+        publish: Callable[[Sequence[Scorable], int], None] | None = None,
     ) -> None:
         self.store = store
         self.feature_set = feature_set
@@ -128,6 +131,7 @@ class Scorer:
         self.versions_served: list[str] = []
         self.counts = ScoreCounts(0, 0)
         self._record = record
+        self._publish = publish or _publish_nothing
         self._layout = FeatureLayout(feature_set)
         self._waiting: list[_Waiting] = []
         self._num_waiting_rows = 0
@@ -295,6 +299,7 @@ class Scorer:
             latency_ms=(has_scores - received) * 1e3,
         )
         self._record(batch)
+        self._publish(transactions, batch.prediction_time_us)
         recorded = clock()
         metrics = self.metrics
         metrics.observe_batch(len(transactions))
@@ -330,6 +335,10 @@ class Scorer:
             for reason in (STALE, REQUEST_ONLY, RULE):
                 self.metrics.count_degraded(reason, degraded.count(reason))
             self.metrics.observe_feature_ages([age for age in found.ages if age])
+
+
+def _publish_nothing(_transactions: Sequence[Scorable], _decided_us: int) -> None:
+    """Keep what was scored from the stream."""
 
 
 def _predict(

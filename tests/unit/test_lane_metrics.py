@@ -174,6 +174,14 @@ def test_the_logs_totals_are_taken_over_and_not_added_up(metrics, registry):
     assert value("throughline_prediction_log_pending") == 1
 
 
+def test_what_the_stream_got_and_lost_is_shown_as_totals(metrics, registry):
+    metrics.set_published(10, dropped=1)
+    metrics.set_published(13, dropped=4)
+    value = registry.get_sample_value
+    assert value("throughline_published_total") == 13
+    assert value("throughline_publish_dropped_total") == 4
+
+
 def test_a_breaker_is_shown_by_its_state_and_how_often_it_opened(metrics, registry):
     metrics.set_breaker("redis", state=2, num_opened=1)
     metrics.set_breaker("registry", state=0, num_opened=0)
