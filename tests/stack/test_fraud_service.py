@@ -358,15 +358,14 @@ def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
         assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
     finally:
         Path(f"{database}.away").rename(database)
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[0]))
     assert post(url, "/predict", {"transaction": messages[0]}).json() == before
 
 
 def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world, url, messages):
     run_features(tiny_world)
     time.sleep(REOPEN_SECONDS)
-    before = post(url, "/predict", {"transaction": messages[0]}).json()
-    assert before["degraded_reason"] is None
+    assert wait_for(lambda: has_history(url, messages[0]))
     known = pd.DataFrame(messages[:1]).assign(
         transaction_id="just-now",
         event_time=pd.Timestamp(messages[0]["event_time"]) - pd.Timedelta(minutes=1),
@@ -381,15 +380,20 @@ def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world
 
 
 def test_a_flushed_store_costs_the_history_until_it_is_rebuilt(tiny_world, url, messages):
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[1]))
     before = post(url, "/predict", {"transaction": messages[1]}).json()
-    assert before["degraded_reason"] is None
     open_feature_store(tiny_world.runs).states.clear()
     flushed = post(url, "/predict", {"transaction": messages[1]}).json()
     assert flushed["degraded_reason"] == STALE
     run_rebuild(tiny_world)
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[1]))
     assert post(url, "/predict", {"transaction": messages[1]}).json() == before
+
+
+def has_history(url: str, message: dict[str, Any]) -> bool:
+    """Whether an answer has all that the store knows."""
+    answer = post(url, "/predict", {"transaction": message}).json()
+    return answer["degraded_reason"] is None
 
 
 def count_last_hour(config: FraudConfig, url: str, message: dict[str, Any]) -> float:
