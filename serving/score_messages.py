@@ -1,7 +1,9 @@
 """What the fast lane is asked and what it answers: JSON decoded and checked in one step (msgspec).
 
 The same transactions as ``serving.fraud_messages``, which describes them to people and to OpenAPI:
-the same fields, limits and refusals, at a hundredth of the time. Nothing is coerced.
+the same fields, limits and refusals, at a hundredth of the time. Nothing is coerced. Times alone
+differ: they are RFC 3339, so seconds are not left out; beyond microseconds they are rounded, not
+cut off.
 """
 
 from __future__ import annotations

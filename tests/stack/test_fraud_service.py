@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -130,6 +131,50 @@ def test_one_transaction_scores_as_it_does_in_a_batch(url, messages):
     batch = post(url, "/predict_batch", {"transactions": messages[:3]}).json()["predictions"]
     single = [post(url, "/predict", {"transaction": message}).json() for message in messages[:3]]
     assert single == batch
+
+
+def vary(message: dict[str, Any], generator: random.Random) -> dict[str, Any]:
+    """Leave fields out, change the amount and the time, or make somebody up."""
+    kept = {name: message[name] for name in message if name in VALID or generator.random() < 0.8}
+    if generator.random() < 0.2:
+        kept["customer_id"] = f"stranger-{generator.random()}"
+    if generator.random() < 0.3:
+        kept["amount"] = round(generator.uniform(0, 5000), 2)
+    if generator.random() < 0.3:
+        shift = pd.Timedelta(seconds=generator.uniform(-40 * 86_400, 86_400))
+        kept["event_time"] = (pd.Timestamp(message["event_time"]) + shift).isoformat()
+    return kept
+
+
+def test_both_lanes_give_the_same_answers_one_by_one_and_in_batches(url, messages):
+    generator = random.Random(7)
+    rows = [
+        {**vary(message, generator), "transaction_id": f"lanes-{i}"}
+        for i, message in enumerate(messages * 3)
+    ]
+    fast = post(url, "/v1/score_batch", {"transactions": rows}).json()["predictions"]
+    typed = post(url, "/predict_batch", {"transactions": rows}).json()["predictions"]
+    assert [{**answer, "reasons": None} for answer in fast] == typed
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        assert [client.post("/v1/score", json=row).json() for row in rows] == fast
+        for row, answer in zip(rows[:10], typed, strict=False):
+            assert client.post("/predict", json={"transaction": row}).json() == answer
+    assert len({answer["score"] for answer in fast}) > 20
+
+
+def test_the_fast_lane_refuses_with_a_status_and_one_line(url):
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        answers = {
+            400: client.post("/v1/score", json={**VALID, "amount": -1}),
+            405: client.get("/v1/score"),
+            413: client.post("/v1/score", content=b"x" * 3_000_000),
+            415: client.post("/v1/score", content=b"{}", headers={"content-type": "text/plain"}),
+        }
+    assert {status: answer.status_code for status, answer in answers.items()} == {
+        status: status for status in answers
+    }
+    for answer in answers.values():
+        assert answer.json().keys() == {"error"}
 
 
 def test_reasons_come_when_asked_for_largest_first(url, messages):
@@ -358,15 +403,14 @@ def test_a_lost_store_costs_the_history_and_the_answer_says_so_until_it_is_back(
         assert httpx.get(f"{url}/readyz", timeout=10).status_code == 200
     finally:
         Path(f"{database}.away").rename(database)
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[0]))
     assert post(url, "/predict", {"transaction": messages[0]}).json() == before
 
 
 def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world, url, messages):
     run_features(tiny_world)
     time.sleep(REOPEN_SECONDS)
-    before = post(url, "/predict", {"transaction": messages[0]}).json()
-    assert before["degraded_reason"] is None
+    assert wait_for(lambda: has_history(url, messages[0]))
     known = pd.DataFrame(messages[:1]).assign(
         transaction_id="just-now",
         event_time=pd.Timestamp(messages[0]["event_time"]) - pd.Timedelta(minutes=1),
@@ -381,15 +425,20 @@ def test_a_store_rebuilt_under_a_running_service_is_read_from_then_on(tiny_world
 
 
 def test_a_flushed_store_costs_the_history_until_it_is_rebuilt(tiny_world, url, messages):
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[1]))
     before = post(url, "/predict", {"transaction": messages[1]}).json()
-    assert before["degraded_reason"] is None
     open_feature_store(tiny_world.runs).states.clear()
     flushed = post(url, "/predict", {"transaction": messages[1]}).json()
     assert flushed["degraded_reason"] == STALE
     run_rebuild(tiny_world)
-    time.sleep(REOPEN_SECONDS)
+    assert wait_for(lambda: has_history(url, messages[1]))
     assert post(url, "/predict", {"transaction": messages[1]}).json() == before
+
+
+def has_history(url: str, message: dict[str, Any]) -> bool:
+    """Whether an answer has all that the store knows."""
+    answer = post(url, "/predict", {"transaction": message}).json()
+    return answer["degraded_reason"] is None
 
 
 def count_last_hour(config: FraudConfig, url: str, message: dict[str, Any]) -> float:
