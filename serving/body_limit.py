@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class BodyLimitMiddleware:
             reason = f"Content-Type is '{media_type[:64]}'; it must be application/json"
             await JSONResponse({"error": reason}, status_code=415)(scope, receive, send)
             return
-        body = await self._read_body(headers, receive)
+        try:
+            body = await self._read_body(headers, receive)
+        except ClientDisconnect:
+            return  # nobody waits for an answer
         if body is None:
             reason = f"the body is too large; at most {self.max_bytes} bytes are allowed"
             await JSONResponse({"error": reason}, status_code=413)(scope, receive, send)
@@ -49,7 +53,11 @@ class BodyLimitMiddleware:
         await self.app(scope, _replay(body, receive), send)
 
     async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """Return the body, or None as soon as it is known to be too large."""
+        """Return the body, or None as soon as it is known to be too large.
+
+        Raises:
+            ClientDisconnect: If the client goes before it has said all.
+        """
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self.max_bytes:
             return None
@@ -57,6 +65,8 @@ class BodyLimitMiddleware:
         size, is_more = 0, True
         while is_more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             is_more = message.get("more_body", False)

@@ -71,17 +71,28 @@ class FastLane:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        while message.get("more_body", False) and len(body) <= lane.max_body_bytes:
-            message = await receive()
-            body += message.get("body", b"")
+        body = await _read_body(receive, max_bytes=lane.max_body_bytes)
+        if body is None:
+            return  # the client has gone before it said all
         if len(body) > lane.max_body_bytes:
             lane.metrics.count_request(route, "too_large")
             reason = f"the body is too large; at most {lane.max_body_bytes} bytes are allowed"
             await _refuse(send, 413, reason, (b"connection", b"close"))
             return
         await _answer(lane, route, body, send)
+
+
+async def _read_body(receive: Receive, *, max_bytes: int) -> bytes | None:
+    """Gather a body, as far as the first byte too many; ``None`` if it is broken off."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        gathered = bytearray(body)
+        while message.get("more_body", False) and len(gathered) <= max_bytes:
+            message = await receive()
+            gathered += message.get("body", b"")
+        body = bytes(gathered)
+    return None if message["type"] == "http.disconnect" else body
 
 
 def _check_head(scope: Scope) -> tuple[int, str] | None:
@@ -91,9 +102,14 @@ def _check_head(scope: Scope) -> tuple[int, str] | None:
     if _JSON in scope["headers"]:
         return None
     for name, value in scope["headers"]:
-        if name == b"content-type" and not value.startswith(b"application/json"):
+        if name == b"content-type" and not _is_json(value):
             return 415, "Content-Type must be application/json"
     return None
+
+
+def _is_json(content_type: bytes) -> bool:
+    """Tell a media type from its parameters; its case means nothing (RFC 9110, section 8.3.1)."""
+    return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
 async def _answer(lane: Lane, route: str, body: bytes, send: Send) -> None:

@@ -10,7 +10,8 @@ import pytest
 from configs.schema import FraudConfig, load_fraud_config
 from data.fraud import load_transactions, run_data
 from features.store_build import run_features
-from tests.stack.stream_world import Processors, StreamWorld, copy_world
+from tests.stack.served_world import ServedWorld, serve_world
+from tests.stack.stream_world import Processors, StreamWorld, copy_world, wait_until
 from training.fraud import run_train
 
 TINY = {
@@ -77,3 +78,22 @@ def processors(tmp_path: Path) -> Iterator[Processors]:
     started = Processors(tmp_path)
     yield started
     started.end()
+
+
+@pytest.fixture(scope="session")
+def long_served(
+    tiny_world: FraudConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServedWorld]:
+    """The small world served from Redis; for ``served_world``."""
+    folder = tmp_path_factory.mktemp("served")
+    with serve_world(tiny_world, folder, store_deadline_ms=20.0) as world:
+        yield world
+
+
+@pytest.fixture
+def served_world(long_served: ServedWorld) -> Iterator[ServedWorld]:
+    """A service on Redis with nothing wrong before the test, and nothing after it."""
+    wait_until(long_served.is_whole)
+    yield long_served
+    long_served.redis.resume()
+    long_served.proxy.pass_on()

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from configs.files import read_json, write_json
-from configs.schema import FraudConfig, load_fraud_config
+from configs.schema import FraudConfig
 from data.fraud import load_transactions
 from features.fraud_rebuild import run_rebuild
 from features.store import REDIS_VARIABLE, get_stamp_file
@@ -37,7 +37,6 @@ from serving.prediction_log import get_prediction_folder
 from serving.scorer import STALE
 from serving.server import find_free_port, start_service
 from tests.conftest import RedisServer
-from tests.stack.conftest import TINY
 from tests.stack.fault_check import SLOTS_PER_SECOND, FaultCheck, get_slot
 from tests.stack.fault_proxy import FaultProxy, start_fault_proxy
 
@@ -117,9 +116,14 @@ def serve_world(source: FraudConfig, folder: Path, **changes: Any) -> Iterator[S
     server.start()
     stamp = get_stamp_file(runs)
     write_json(stamp, read_json(stamp) | {"redis_url": server.url})
-    serving = {f"serving.{name}": value for name, value in changes.items()}
-    stack = {"profile": "stack", "stack.redis_url": server.url}
-    config = load_fraud_config(changes={**TINY, **stack, "runs": str(runs), **serving})
+    config = source.model_copy(
+        update={
+            "runs": runs,
+            "profile": "stack",
+            "stack": source.stack.model_copy(update={"redis_url": server.url}),
+            "serving": source.serving.model_copy(update=changes),
+        }
+    )
     try:
         run_rebuild(config)
         as_of = pd.Timestamp(read_json(stamp)["as_of"])

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
 import redis
 
-from configs.schema import FraudConfig
 from serving.scorer import REQUEST_ONLY, STALE
-from tests.stack.served_world import ServedWorld, ask, load_through, serve_world
+from tests.stack.served_world import ServedWorld, ask, load_through
 from tests.stack.stream_world import wait_until
 
 pytestmark = pytest.mark.stack
 NOTICE_SLOTS = 10
 """A second, in which what was under way when the fault came has been answered."""
-
-
-@pytest.fixture(scope="module")
-def served(
-    tiny_world: FraudConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServedWorld]:
-    folder = tmp_path_factory.mktemp("store_faults")
-    with serve_world(tiny_world, folder, store_deadline_ms=20.0) as world:
-        yield world
-
-
-@pytest.fixture
-def world(served: ServedWorld) -> Iterator[ServedWorld]:
-    """The service, with nothing wrong before the test; and nothing after it."""
-    wait_until(served.is_whole)
-    yield served
-    served.redis.resume()
-    served.proxy.pass_on()
 
 
 def flush(world: ServedWorld) -> None:
@@ -53,11 +34,13 @@ LASTING: dict[str, tuple[Callable[[ServedWorld], object], Callable[[ServedWorld]
 
 @pytest.mark.parametrize("fault", LASTING)
 def test_answers_go_on_from_the_last_known_history_until_the_store_is_back(
-    world, fault, record_property
+    served_world, fault, record_property
 ):
     begin, end = LASTING[fault]
-    run = load_through(world, begin=lambda: begin(world), end=lambda: end(world))
-    wait_until(world.is_whole, seconds=30)
+    run = load_through(
+        served_world, begin=lambda: begin(served_world), end=lambda: end(served_world)
+    )
+    wait_until(served_world.is_whole, seconds=30)
     record_property("recovery_seconds", run.recovery_seconds)
     assert run.result.errors == {}  # each answer is 200 or 503, and right or said to be degraded
     assert run.result.accepted > 0.9 * run.result.requests
@@ -68,38 +51,46 @@ def test_answers_go_on_from_the_last_known_history_until_the_store_is_back(
 
 
 def test_connections_that_are_reset_again_and_again_cost_history_and_no_answer(
-    world, record_property
+    served_world, record_property
 ):
     is_over = threading.Event()
 
     def reset_repeatedly() -> None:
         while not is_over.wait(0.05):
-            world.proxy.reset()
+            served_world.proxy.reset()
 
     thread = threading.Thread(target=reset_repeatedly)
-    run = load_through(world, begin=thread.start, end=is_over.set)
+    run = load_through(served_world, begin=thread.start, end=is_over.set)
     thread.join()
-    wait_until(world.is_whole, seconds=30)
+    wait_until(served_world.is_whole, seconds=30)
     record_property("recovery_seconds", run.recovery_seconds)
     assert run.result.errors == {}
     assert run.result.accepted > 0.9 * run.result.requests
     assert run.count("degraded", first=run.begun, last=run.ended) > 0
 
 
-def test_a_customer_never_seen_before_is_answered_from_the_request_alone(world):
-    stranger = {**world.messages[0], "customer_id": "first-seen-while-slow"}
-    world.proxy.delay(0.05)
-    wait_until(lambda: ask(world.url, world.messages[:1])[0]["degraded_reason"] == STALE)
-    (answer,) = ask(world.url, [stranger])
+def test_a_customer_never_seen_before_is_answered_from_the_request_alone(served_world):
+    stranger = {**served_world.messages[0], "customer_id": "first-seen-while-slow"}
+    served_world.proxy.delay(0.05)
+    wait_until(
+        lambda: ask(served_world.url, served_world.messages[:1])[0]["degraded_reason"] == STALE
+    )
+    (answer,) = ask(served_world.url, [stranger])
     assert answer["degraded_reason"] == REQUEST_ONLY
     assert 0.0 <= answer["score"] <= 1.0
 
 
-def test_readiness_stays_while_the_store_is_away(world):
-    world.redis.stop()
+def test_readiness_stays_while_the_store_is_away(served_world):
+    served_world.redis.stop()
     try:
-        wait_until(lambda: ask(world.url, world.messages[:1])[0]["degraded_reason"] is not None)
-        assert httpx.get(f"{world.url}/readyz", timeout=10, trust_env=False).status_code == 200
-        assert world.get_state()["store_error"] is not None
+        wait_until(
+            lambda: (
+                ask(served_world.url, served_world.messages[:1])[0]["degraded_reason"] is not None
+            )
+        )
+        assert (
+            httpx.get(f"{served_world.url}/readyz", timeout=10, trust_env=False).status_code == 200
+        )
+        assert served_world.get_state()["store_error"] is not None
     finally:
-        world.redis.start()
+        served_world.redis.start()
