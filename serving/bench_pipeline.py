@@ -345,7 +345,7 @@ class Verdict:
         lost: Transactions that were answered and are not in the archive.
         invented: Transactions in the archive that were not answered.
         dead_letters: Refused by the processors.
-        unseen: Second payments of the probe that were scored without the first.
+        unseen: Customers of the probe whose first payment never came to be known.
     """
 
     wrong_states: int
@@ -366,7 +366,7 @@ def _compare(config: FraudConfig, stream: FraudStream, measured: Measured) -> Ve
         lost=len(answered - archived),
         invented=len(archived - answered),
         dead_letters=sum(stream.dead_letters.count().values()),
-        unseen=count_unseen(measured.probe, get_prediction_folder(config.runs)),
+        unseen=count_unseen(measured.probe.sightings, get_prediction_folder(config.runs)),
     )
 
 
@@ -397,6 +397,7 @@ def build_rows(measured: Measured, *, rate: float, workers: int) -> list[dict[st
             "p50_ms": latency(50.0) / 1e3,
             "p99_ms": latency(99.0) / 1e3,
             "errors": sum(load.errors.values()) + load.shed,
+            "degraded": sum(load.tallies["degraded_reason"].values()),
             "cores": round(cores.get("service", 0.0), 2),
             "measured": {
                 "degraded": dict(load.tallies["degraded_reason"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ class Sighting:
 
     Attributes:
         first: Transaction id; answered.
-        second: Transaction id of the next, or ``None`` if it was not answered.
+        second: Transaction id of the next; ``None`` if it was not sent or not answered.
         seconds: From the answer to the first until the state was there; ``None`` if it never was.
     """
 
@@ -120,18 +121,24 @@ class Probe:
         return None
 
 
-def count_unseen(probe: Probe, predictions: Path) -> int:
-    """Count the second payments that were not scored with the first in their windows.
+def count_unseen(sightings: Sequence[Sighting], predictions: Path) -> int:
+    """Count the customers whose first payment never came to be known.
+
+    That is: it never was in the online store; or it was, and the second payment was scored without
+    it, though nothing was amiss. A second payment that got no answer, or one that says it lacks
+    its history, tells nothing.
 
     Args:
-        probe: Stopped.
+        sightings: Of a stopped probe.
         predictions: The folder of the prediction log, once the service has written all of it.
     """
     scored, features = load_predictions(predictions)
     counts = dict(zip(scored["transaction_id"], features[COUNT], strict=True))
+    degraded = set(scored.loc[scored["degraded_reason"].notna(), "transaction_id"])
     return sum(
-        sighting.second is None or not (counts[sighting.second] == 1 > counts[sighting.first])
-        for sighting in probe.sightings
+        one.seconds is None
+        or (one.second is not None and one.second not in degraded and counts[one.second] != 1)
+        for one in sightings
     )
 
 
