@@ -87,8 +87,8 @@ def run_bench_stream(
                 measured.append({"name": label, **figures})
                 advance(1)
         with show_progress("Comparing every state with an offline build"):
-            wrong = _count_wrong(folders["Redis"], pd.concat([history, fast, slow, live]))
-            wrong += _count_wrong(folders["SQLite"], pd.concat([history, fast]))
+            wrong = count_wrong_states(folders["Redis"], pd.concat([history, fast, slow, live]))
+            wrong += count_wrong_states(folders["SQLite"], pd.concat([history, fast]))
     return _judge(measured, wrong_states=wrong, rate=rate)
 
 
@@ -254,8 +254,13 @@ class SdkStates(RedisStates):
                 self._feast.write_to_online_store(f"{state}_state", df=pd.DataFrame(frame))
 
 
-def _count_wrong(runs: Path, transactions: pd.DataFrame) -> int:
-    """Count the states that are not, byte by byte, what an offline build gives."""
+def count_wrong_states(runs: Path, transactions: pd.DataFrame) -> int:
+    """Count the states that are not, byte by byte, what an offline build gives.
+
+    Args:
+        runs: Folder of the feature store.
+        transactions: All that the store was told of, in the contract's columns and time order.
+    """
     store = open_feature_store(runs)
     states = connect_states(store.folder, store.redis_url)
     wrong = 0

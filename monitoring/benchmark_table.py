@@ -19,6 +19,7 @@ TITLES = {
 SERVING_TITLES = {
     "serving": "The service beside others",
     "serving-steps": "The steps to it",
+    "pipeline": "The whole path",
 }
 
 
