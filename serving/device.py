@@ -5,6 +5,8 @@ Torch is imported when a device is opened, not before: a service on the CPU does
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,8 @@ from serving.micro_batcher import MicroBatcher
 from training.artefact import Artefact
 from training.encoding import Floats
 from training.scorers import NetworkScorer
+
+logger = logging.getLogger("bentoml.throughline")
 
 Device = Literal["cpu", "cuda"]
 
@@ -61,6 +65,22 @@ def open_device_scorer(
             f"{device} scores a row {difference:.2g} away from ONNX Runtime; use --device cpu"
         )
     return MicroBatcher(scorer.margins, max_rows=max_rows, max_wait_ms=max_wait_ms)
+
+
+def open_margins(
+    artefact: Artefact, device: Device
+) -> Callable[[Floats], Awaitable[Floats]] | None:
+    """Put a champion on a device if it is a network; any other answers from the CPU.
+
+    The batcher ends with the last reference to what is returned, once its batches are answered.
+
+    Raises:
+        ValueError: As for ``open_device_scorer``.
+    """
+    if not isinstance(artefact.scorer, NetworkScorer):
+        logger.warning("the champion is %s, which is scored on the CPU", artefact.spec.kind)
+        return None
+    return open_device_scorer(artefact, device).margins
 
 
 def measure_difference(margins: Floats, expected: Floats) -> float:

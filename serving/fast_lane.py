@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from serving.lane_metrics import LaneMetrics
+from serving.lane_reply import Reply
 from serving.score_messages import (
-    AnswerBatch,
     RequestError,
+    Transaction,
     encode,
     read_transaction,
     read_transactions,
 )
-from serving.scorer import NoModelError, OverloadedError, Scorer
+from serving.scorer import BATCH_ROWS, NoModelError, OverloadedError, Scorer
 from serving.whole_response import send_json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from serving.tracing import RequestTrace, Tracer
 
 logger = logging.getLogger("bentoml.throughline")
 
@@ -39,6 +42,7 @@ class Lane(Protocol):
 
     scorer: Scorer
     metrics: LaneMetrics
+    tracer: Tracer | None
     extra: Mapping[str, bool]
     max_batch_rows: int
     max_body_bytes: int
@@ -71,6 +75,8 @@ class FastLane:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
+        tracer = lane.tracer
+        trace = tracer.start(scope["headers"]) if tracer is not None else None
         body = await _read_body(receive, max_bytes=lane.max_body_bytes)
         if body is None:
             return  # the client has gone before it said all
@@ -79,7 +85,7 @@ class FastLane:
             reason = f"the body is too large; at most {lane.max_body_bytes} bytes are allowed"
             await _refuse(send, 413, reason, (b"connection", b"close"))
             return
-        await _answer(lane, route, body, send)
+        await _answer(lane, route, body, send, trace)
 
 
 async def _read_body(receive: Receive, *, max_bytes: int) -> bytes | None:
@@ -112,38 +118,54 @@ def _is_json(content_type: bytes) -> bool:
     return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
-async def _answer(lane: Lane, route: str, body: bytes, send: Send) -> None:
+async def _answer(
+    lane: Lane, route: str, body: bytes, send: Send, trace: RequestTrace | None
+) -> None:
     """Decode, score, answer; whatever goes wrong becomes a status and one line."""
     metrics = lane.metrics
-    received = time.perf_counter()
+    reply = Reply(lane.scorer, is_batch=route == "score_batch", received=time.perf_counter())
     try:
-        if route == "score":
-            transaction = read_transaction(body, extra=lane.extra)
-            (answer,) = await lane.scorer.submit((transaction,))
-            is_degraded = answer.degraded_reason is not None
-            content = encode(answer)
-        else:
-            transactions = read_transactions(body, extra=lane.extra, max_rows=lane.max_batch_rows)
-            answers = await lane.scorer.score(transactions)
-            is_degraded = any(answer.degraded_reason is not None for answer in answers)
-            content = encode(AnswerBatch(answers))
+        content = await _score(lane, route, body, reply)
     except RequestError as error:
-        metrics.count_request(route, "invalid")
+        outcome = "invalid"
         await _refuse(send, 400, str(error))
     except OverloadedError as error:
-        metrics.count_request(route, "shed")
+        outcome = "shed"
         await _refuse_for_now(send, f"overloaded: {error}")
     except NoModelError as error:
-        metrics.count_request(route, "no_model")
+        outcome = "no_model"
         await _refuse_for_now(send, str(error))
     except Exception:
         logger.exception("a request failed")
-        metrics.count_request(route, "failed")
+        outcome = "failed"
         await _refuse_for_now(send, "the service failed; its log says why")
     else:
-        metrics.count_request(route, "degraded" if is_degraded else "ok")
+        outcome = "degraded" if reply.is_degraded else "ok"
         await send_json(send, 200, content)
-        metrics.observe_latencies((time.perf_counter() - received,))
+        metrics.observe_latencies((time.perf_counter() - reply.received,))
+    metrics.count_request(route, outcome)
+    if trace is not None:
+        reply.finish(trace, route=route, outcome=outcome)
+
+
+async def _score(lane: Lane, route: str, body: bytes, reply: Reply) -> bytes:
+    """Return the encoded answers of a body."""
+    scorer, extra = lane.scorer, lane.extra
+    transactions: Sequence[Transaction]
+    if route == "score":
+        transactions = (read_transaction(body, extra=extra),)
+    else:
+        transactions = read_transactions(body, extra=extra, max_rows=lane.max_batch_rows)
+    reply.submitted = time.perf_counter()
+    if len(transactions) <= BATCH_ROWS:
+        scorer.submit_to(transactions, reply, began=reply.received)
+    else:
+        lane.metrics.observe_stage("decode", reply.submitted - reply.received)
+        answers = await scorer.score(transactions)
+        answered = time.perf_counter()
+        reply.set_result(answers)
+        lane.metrics.observe_stage("encode", time.perf_counter() - answered)
+    return await reply.content
 
 
 async def _refuse(send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:

@@ -13,6 +13,8 @@ import asyncio
 import gc
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -25,8 +27,10 @@ from starlette.routing import Route
 from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
 from data.fraud_columns import TRANSACTION_COLUMNS
 from serving import lane_protocol
+from serving.admin import build_admin_routes, read_admin_token
 from serving.body_limit import BodyLimitMiddleware
 from serving.circuit_breaker import BreakerState
+from serving.device import open_margins
 from serving.fast_lane import FastLane, Lane
 from serving.fraud_messages import (
     PredictBatchRequest,
@@ -44,12 +48,17 @@ from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.rollout import ChampionWatcher
 from serving.score_messages import Answer
-from serving.scorer import NoModelError, OverloadedError, Scorer, list_extra_columns
+from serving.scorer import Margins, NoModelError, OverloadedError, Scorer, list_extra_columns
+from serving.server import get_service_folder
 from serving.store_opening import open_fraud_store
 from serving.stream_publisher import StreamPublisher
+from serving.tracing import open_tracer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from training.artefact import Artefact
 
 CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
 RUNS_VARIABLE = "THROUGHLINE_RUNS"
@@ -113,6 +122,7 @@ class FraudService:
             max_pending=serving.log_queue_rows,
         )
         self.publisher = _start_publisher(config)
+        self.tracer = open_tracer(serving.trace_share, folder=get_service_folder(config.runs))
         self.scorer = Scorer(
             store=self.store,
             feature_set=feature_set,
@@ -120,6 +130,7 @@ class FraudService:
             metrics=self.metrics,
             max_waiting_rows=serving.max_waiting_rows,
             publish=self.publisher.append if self.publisher else None,
+            open_device=_choose_device(config),
         )
         self.watcher = ChampionWatcher(
             find_champion=lambda: get_champion(config.runs),
@@ -128,6 +139,14 @@ class FraudService:
             poll_seconds=serving.model_poll_seconds,
         )
         self.watcher.start()
+        self.admin = Starlette(
+            routes=build_admin_routes(
+                config.runs,
+                token=read_admin_token(os.environ),
+                folder=get_service_folder(config.runs),
+                describe=self.describe,
+            )
+        )
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -221,7 +240,15 @@ class FraudService:
         self._publish()
         await asyncio.to_thread(self.watcher.close)
         await asyncio.to_thread(self.log.close)
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
         self.store.close()
+
+
+def _choose_device(config: FraudConfig) -> Callable[[Artefact], Margins | None] | None:
+    """Say how a champion gets onto ``serving.device``; ``None`` if that is the CPU."""
+    device = config.serving.device
+    return None if device == "cpu" else partial(open_margins, device=device)
 
 
 def _start_publisher(config: FraudConfig) -> StreamPublisher | None:
@@ -233,6 +260,13 @@ def _start_publisher(config: FraudConfig) -> StreamPublisher | None:
 
     log = open_log(config.runs, open_feature_store(config.runs).redis_url, config.stream)
     return StreamPublisher(log, max_pending=config.serving.publish_queue_rows)
+
+
+class _Admin:
+    """The routes below ``/admin``, which are made with the service."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await bentoml.get_current_service().admin(scope, receive, send)
 
 
 async def _get_model(_: Request) -> JSONResponse:
@@ -261,7 +295,10 @@ class _LanedService(type(FraudService)):  # type: ignore[misc]
 
 _service = cast("Any", FraudService)  # the decorator made it a bentoml.Service
 _service.__class__ = _LanedService
-_service.mount_asgi_app(Starlette(routes=[Route("/model", _get_model)]), name="model")
+_service.mount_asgi_app(
+    Starlette(routes=[Route("/model", _get_model), Route("/admin/{rest:path}", _Admin())]),
+    name="model",
+)
 _service.add_asgi_middleware(
     BodyLimitMiddleware, read_limit=lambda: read_settings().serving.max_body_bytes
 )

@@ -75,7 +75,7 @@ class LaneCycle:
         self.received = time.perf_counter()
         try:
             transaction = read_transaction(self.body, extra=self.lane.extra)
-            self.lane.scorer.submit_to((transaction,), self)
+            self.lane.scorer.submit_to((transaction,), self, began=self.received)
         except Exception as error:  # noqa: BLE001 - every error becomes a response
             self.set_exception(error)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -41,6 +41,8 @@ STALE = "online store unavailable: last known history"
 REQUEST_ONLY = "online store unavailable: model of the request alone"
 RULE = "online store unavailable: rule on the amount"
 NUM_REASONS = 5
+Margins = Callable[["Floats"], Awaitable["Floats"]]
+"""Raw model columns ``(rows, features)`` -> log-odds ``(rows,)``, from a device."""
 BATCH_ROWS = 256
 """Rows scored in one go at most: about 5 ms during which nothing else is done."""
 
@@ -67,6 +69,8 @@ class Champion:
     version: str
     artefact: Artefact
     model_input: ModelInput
+    margins: Margins | None = None
+    """Asks a device for the model's margins; ``None`` where the model gives them itself."""
 
 
 class ScoreCounts(NamedTuple):
@@ -92,11 +96,22 @@ class Receiver(Protocol):
         ...
 
 
+class BatchTimes(NamedTuple):
+    """When a batch began, and when each of its stages was over, by ``time.perf_counter``."""
+
+    started: float
+    has_states: float
+    has_features: float
+    has_scores: float
+    recorded: float
+
+
 class _Waiting(NamedTuple):
-    """A request that the next batch answers."""
+    """A request that the next batch answers: when its body was there, and when it was decoded."""
 
     transactions: Sequence[Scorable]
     receiver: Receiver
+    began: float
     received: float
 
 
@@ -111,6 +126,10 @@ class Scorer:
         max_waiting_rows: Accepted and not yet answered, at most.
         publish: Takes each scored batch for the stream, and when it was decided, microseconds
             since 1970; must not block.
+        open_device: Puts a champion on a device; ``None`` for one that stays where it is.
+
+    Attributes:
+        times: Of the batch that was scored last, until the next one.
     """
 
     def __init__(
@@ -122,6 +141,7 @@ class Scorer:
         metrics: LaneMetrics,
         max_waiting_rows: int,
         publish: Callable[[Sequence[Scorable], int], None] | None = None,
+        open_device: Callable[[Artefact], Margins | None] | None = None,
     ) -> None:
         self.store = store
         self.feature_set = feature_set
@@ -132,6 +152,8 @@ class Scorer:
         self.counts = ScoreCounts(0, 0)
         self._record = record
         self._publish = publish or _publish_nothing
+        self._open_device = open_device
+        self.times: BatchTimes | None = None
         self._layout = FeatureLayout(feature_set)
         self._waiting: list[_Waiting] = []
         self._num_waiting_rows = 0
@@ -144,9 +166,11 @@ class Scorer:
         """Let another model answer every batch that starts from now on.
 
         Raises:
-            ValueError: If it needs features that the store lacks.
+            ValueError: If it needs features that the store lacks, or does not run on the device.
         """
-        champion = Champion(version, artefact, ModelInput(artefact.spec.encoding, self.feature_set))
+        model_input = ModelInput(artefact.spec.encoding, self.feature_set)
+        margins = self._open_device(artefact) if self._open_device is not None else None
+        champion = Champion(version, artefact, model_input, margins)
         self.versions_served = [*self.versions_served, version]
         self.champion = champion
 
@@ -179,14 +203,22 @@ class Scorer:
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[list[Answer]] = loop.create_future()
-        self.submit_to(transactions, future)
+        self.submit_to(transactions, future, began=time.perf_counter())
         return future
 
-    def submit_to(self, transactions: Sequence[Scorable], receiver: Receiver) -> None:
-        """Have transactions scored for whoever takes the answers; see ``submit``."""
+    def submit_to(
+        self, transactions: Sequence[Scorable], receiver: Receiver, *, began: float
+    ) -> None:
+        """Have transactions scored for whoever takes the answers; see ``submit``.
+
+        Args:
+            transactions: As for ``submit``.
+            receiver: Takes the answers, or what went wrong, the moment they are there.
+            began: When their body was there, not yet decoded, by ``time.perf_counter``.
+        """
         rows = len(transactions)
         self._check_accepts(rows)
-        self._waiting.append(_Waiting(transactions, receiver, time.perf_counter()))
+        self._waiting.append(_Waiting(transactions, receiver, began, time.perf_counter()))
         self._num_waiting_rows += rows
         if not self._is_flush_due and not self._batches:
             self._is_flush_due = True
@@ -256,12 +288,12 @@ class Scorer:
                 if not waiting.receiver.done():
                     waiting.receiver.set_exception(error)
         else:
-            start = 0
-            for waiting in group:
-                end = start + len(waiting.transactions)
-                if not waiting.receiver.done():  # the client may have gone
-                    waiting.receiver.set_result(answers[start:end])
-                start = end
+            # One request stands for all of its batch: a clock is read per batch, not per request.
+            one = group[-1]
+            self.metrics.observe_stage("decode", (one.received - one.began) * len(group))
+            answered = time.perf_counter()
+            _hand_out(group, answers)
+            self.metrics.observe_stage("encode", time.perf_counter() - answered)
         finally:
             self._num_waiting_rows -= len(transactions)
 
@@ -282,7 +314,12 @@ class Scorer:
         rows, degraded = self._compute(found, requests, transactions)
         has_features = clock()
         matrix = champion.model_input.encode(rows)
-        scores, decisions = _predict(champion.artefact, matrix, requests, degraded)
+        if champion.margins is None:
+            known = champion.artefact.predict_matrix(matrix)
+        else:
+            margins = await champion.margins(matrix)
+            known = champion.artefact.spec.calibration.apply(margins)
+        scores, decisions = _decide(champion.artefact, matrix, known, requests, degraded)
         has_scores = clock()
         batch = ScoredBatch(
             prediction_time_us=time.time_ns() // 1000,
@@ -301,6 +338,7 @@ class Scorer:
         self._record(batch)
         self._publish(transactions, batch.prediction_time_us)
         recorded = clock()
+        self.times = BatchTimes(started, has_states, has_features, has_scores, recorded)
         metrics = self.metrics
         metrics.observe_batch(len(transactions))
         metrics.observe_stage("store", has_states - started)
@@ -341,12 +379,15 @@ def _publish_nothing(_transactions: Sequence[Scorable], _decided_us: int) -> Non
     """Keep what was scored from the stream."""
 
 
-def _predict(
-    artefact: Artefact, matrix: Floats, requests: RowRequests, degraded: list[str | None]
+def _decide(
+    artefact: Artefact,
+    matrix: Floats,
+    scores: Floats,
+    requests: RowRequests,
+    degraded: list[str | None],
 ) -> tuple[Floats, list[Decision]]:
-    """Score and decide; rows without history by the model made for them, or the rule."""
+    """Decide; rows without history get their score from the model made for them, or the rule."""
     amounts = requests.floats[:, 0]
-    scores = artefact.predict_matrix(matrix)
     decisions = artefact.decide(scores, amounts).tolist()
     if REQUEST_ONLY in degraded:
         without = np.array([reason == REQUEST_ONLY for reason in degraded])
@@ -373,6 +414,19 @@ def _predict_without_history(
         return RULE, artefact.rule.scores(amounts), artefact.rule.decide(amounts).tolist()
     scores = artefact.predict_matrix(matrix)  # an artefact of before: the model with gaps
     return REQUEST_ONLY, scores, artefact.decide(scores, amounts).tolist()
+
+
+def _hand_out(group: Sequence[_Waiting], answers: list[Answer]) -> None:
+    """Give each request its part; one that cannot take it costs the others nothing."""
+    start = 0
+    for waiting in group:
+        end = start + len(waiting.transactions)
+        try:
+            if not waiting.receiver.done():  # the client may have gone
+                waiting.receiver.set_result(answers[start:end])
+        except Exception:
+            logger.exception("an answer could not be given")
+        start = end
 
 
 def _group(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:

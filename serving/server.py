@@ -130,8 +130,10 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
         ) from error
     # Imported here because a load test of a service that runs needs neither Feast nor MLflow.
     from features.store import open_feature_store
+    from serving.admin import read_admin_token
     from training.registry import get_champion
 
+    read_admin_token(os.environ)
     open_feature_store(config.runs)
     version, folder = get_champion(config.runs)
     _check_champion(folder, version=version, device=config.serving.device)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,9 @@ from serving.online_store import REOPEN_SECONDS
 from serving.prediction_log import get_prediction_folder, load_predictions
 from serving.scorer import STALE
 from serving.server import check_can_serve, find_free_port, get_service_folder, start_service
-from training.artefact import load_artefact, save_artefact
-from training.registry import (
-    ARTEFACT_FOLDER,
-    CHAMPION,
-    RunRecord,
-    get_champion,
-    log_run,
-    register,
-    set_alias,
-)
+from tests.stack.twin_versions import make_version
+from training.artefact import load_artefact
+from training.registry import CHAMPION, get_champion, set_alias
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,37 +68,6 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-def make_version(config: FraudConfig, folder: Path, *, shift: float) -> str:
-    """Register the champion's twin whose log-odds are shifted; return its version."""
-    _, source = get_champion(config.runs)
-    original = load_artefact(source)
-    rows = pd.DataFrame(
-        json.loads((source / "golden_rows.json").read_text())["rows"],
-        columns=list(original.features),
-    )
-    spec = replace(
-        original.spec,
-        calibration=replace(
-            original.spec.calibration, offset=original.spec.calibration.offset + shift
-        ),
-    )
-    save_artefact(
-        folder / ARTEFACT_FOLDER,
-        spec=spec,
-        content=(source / "model.txt").read_bytes(),
-        golden_features=rows,
-        reference_features=rows.assign(event_time=pd.Timestamp("2026-01-01", tz="UTC")),
-        request_content=(source / "request_model.txt").read_bytes(),
-    )
-    run_id = log_run(
-        config.runs,
-        RunRecord(name="twin"),
-        artefact=folder / ARTEFACT_FOLDER,
-        encoding=original.spec.encoding,
-    )
-    return register(config.runs, run_id)
 
 
 def test_a_score_over_http_is_the_model_applied_to_the_online_features(tiny_world, url, messages):

@@ -24,6 +24,7 @@ from serving.online_store import StoreAnswer
 from serving.prediction_log import ScoredBatch
 from serving.score_messages import Transaction
 from serving.scorer import Scorer
+from training.calibration import IDENTITY
 from training.encoding import Encoding
 
 NOW = datetime(2026, 3, 1, 6, tzinfo=UTC)
@@ -43,7 +44,11 @@ class FakeArtefact:
     request_model: object | None = "there is one"
     rule: Any = None
     error: Exception | None = None
-    spec: Any = field(default_factory=lambda: SimpleNamespace(kind="fake", encoding=ENCODING))
+    spec: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            kind="fake", encoding=ENCODING, calibration=IDENTITY
+        )
+    )
 
     def predict_matrix(self, matrix: np.ndarray) -> np.ndarray:
         if self.error is not None:
@@ -117,7 +122,11 @@ def make_transactions(*customers: str) -> list[Transaction]:
 
 
 def make_scorer(
-    store: FakeStore, records: list[ScoredBatch] | None = None, *, max_waiting_rows: int = 10_000
+    store: FakeStore,
+    records: list[ScoredBatch] | None = None,
+    *,
+    max_waiting_rows: int = 10_000,
+    open_device: Any = None,
 ) -> Scorer:
     return Scorer(
         store=store,  # type: ignore[arg-type]
@@ -125,6 +134,7 @@ def make_scorer(
         record=[].append if records is None else records.append,
         metrics=LaneMetrics(registry=CollectorRegistry()),
         max_waiting_rows=max_waiting_rows,
+        open_device=open_device,
     )
 
 

@@ -314,3 +314,69 @@ def test_extra_columns_are_the_features_that_are_neither_computed_nor_in_the_con
     )
     extra = list_extra_columns(features, contract=("amount", "card_type"))
     assert extra == {"V1": False, "bank": True}
+
+
+class Receiver:
+    """Takes answers at once, or raises."""
+
+    def __init__(self, error=None):
+        self.error, self.answers = error, None
+
+    def done(self):
+        return False
+
+    def set_result(self, answers):
+        if self.error is not None:
+            raise self.error
+        self.answers = answers
+
+    def set_exception(self, error):
+        raise error
+
+
+def test_a_receiver_that_cannot_take_its_answer_costs_the_others_nothing():
+    receivers = [Receiver(), Receiver(OSError("gone")), Receiver()]
+
+    async def scenario(scorer, _):
+        for receiver in receivers:
+            scorer.submit_to(make_transactions("ann"), receiver, began=0.0)
+        await scorer.drain()
+        return await scorer.score(make_transactions("ann"))
+
+    assert len(run(scenario)) == 1
+    assert [r.answers and r.answers[0].score for r in receivers] == [0.1, None, 0.1]
+
+
+def test_a_champion_on_a_device_is_asked_for_its_margins_there():
+    asked = []
+
+    async def margins(matrix):
+        asked.append(matrix[:, 1].tolist())
+        await asyncio.sleep(0)
+        return np.log([0.25 / 0.75] * len(matrix))
+
+    async def play():
+        scorer = make_scorer(FakeStore({"ann": 1}), open_device=lambda _: margins)
+        scorer.replace_champion("7", FakeArtefact(error=AssertionError("not on the CPU")))
+        return await scorer.score(make_transactions("ann", "ann"))
+
+    assert [answer.score for answer in asyncio.run(play())] == pytest.approx([0.25, 0.25])
+    assert asked == [[1.0, 1.0]]
+
+
+def test_a_device_that_fails_fails_the_batch_and_the_next_is_asked_again():
+    errors = [RuntimeError("out of memory")]
+
+    async def margins(matrix):
+        if errors:
+            raise errors.pop()
+        return np.zeros(len(matrix))
+
+    async def play():
+        scorer = make_scorer(FakeStore({}), open_device=lambda _: margins)
+        scorer.replace_champion("7", FakeArtefact())
+        with pytest.raises(RuntimeError, match="out of memory"):
+            await scorer.score(make_transactions("ann"))
+        return await scorer.score(make_transactions("ann"))
+
+    assert [answer.score for answer in asyncio.run(play())] == [0.5]
