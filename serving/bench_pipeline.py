@@ -44,6 +44,7 @@ from serving.pipeline_processors import ProcessorReport, start_processors
 from serving.pipeline_world import build_pipeline_world, draw_coming, render_transactions
 from serving.prediction_log import get_prediction_folder
 from serving.server import find_free_port, start_service
+from serving.stage_times import read_stage_times
 
 ID_PREFIX, PROBE_PREFIX = "pipeline-", "pipeline-probe-"
 CONNECTIONS = 256
@@ -80,8 +81,9 @@ class Measured:
         accepted: Every transaction that was answered, of all stretches and the probe.
         reports: Of the processors.
         published: ``published_total`` and ``publish_dropped_total`` of the service.
-        publish_us: Processor time of the publishing thread, microseconds a transaction.
         cores: Cores used in the main stretch, by part.
+        stages_us: Microseconds of a transaction by stage; see ``serving.stage_times``. Of the
+            publishing thread, beside them: processor time.
         probe: Stopped.
     """
 
@@ -89,8 +91,8 @@ class Measured:
     accepted: pd.DataFrame
     reports: Sequence[ProcessorReport]
     published: dict[str, int]
-    publish_us: float
     cores: dict[str, float]
+    stages_us: dict[str, float]
     probe: Probe
 
 
@@ -143,6 +145,7 @@ def run_bench_pipeline(
     result = build_benchmark(
         build_rows(measured, rate=rate, workers=workers), build_targets(measured, verdict)
     )
+    result["stages_us"] = measured.stages_us
     if picture is not None:
         with write_whole(picture) as part:
             part.write_text(plot_freshness(*_select_main(measured)), encoding="utf-8")
@@ -180,15 +183,16 @@ def _measure(
             phases = [first.accepted, warm_up.accepted, main.accepted]
             accepted = pd.concat([*phases, build_paid(probe)], ignore_index=True)
             published = _wait_until_drained(url, stream, num_accepted=len(accepted))
-            publisher = httpx.get(f"{url}/model", timeout=5.0, trust_env=False).json()["publisher"]
+            stages_us = read_stage_times(url)
+            publish_us = _read_publish_us(url)
         reports = processors.finish()
     return Measured(
         main=main,
         accepted=accepted,
         reports=reports,
         published=published,
-        publish_us=publisher["cpu_seconds"] / max(publisher["published"], 1) * 1e6,
         cores=cores.cores,
+        stages_us={**stages_us, "publish, beside it": publish_us},
         probe=probe,
     )
 
@@ -298,6 +302,12 @@ def _read_published(url: str) -> dict[str, int]:
     }
 
 
+def _read_publish_us(url: str) -> float:
+    """Read what publishing a transaction costs one worker in processor time, microseconds."""
+    publisher = httpx.get(f"{url}/model", timeout=5.0, trust_env=False).json()["publisher"]
+    return float(publisher["cpu_seconds"] / max(publisher["published"], 1) * 1e6)
+
+
 class CoreCount:
     """Counts the cores used by the parts of the bench between ``begin`` and ``end``.
 
@@ -404,7 +414,6 @@ def build_rows(measured: Measured, *, rate: float, workers: int) -> list[dict[st
                 "errors": dict(load.errors),
                 "doubts": list(load.why),
                 "published": measured.published,
-                "publish_us": measured.publish_us,
                 "redis_cores": cores.get("redis", 0.0),
             },
         },

@@ -65,8 +65,8 @@ def make_measured(*scored_and_freshness: tuple[float, float]) -> Measured:
         accepted=pd.DataFrame(),
         reports=[report],
         published={"published": 4, "dropped": 0},
-        publish_us=5.0,
         cores={},
+        stages_us={},
         probe=SimpleNamespace(sightings=[Sighting("a", "b", 0.25)]),
     )
 
