@@ -10,16 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving.bench_pipeline import (
-    AcceptedCheck,
-    Measured,
-    Phase,
-    Verdict,
-    build_rows,
-    build_targets,
-)
 from serving.load_histogram import NUM_BUCKETS, build_histogram
 from serving.load_result import LoadResult
+from serving.pipeline_figures import Measured, Verdict, build_rows, build_targets
+from serving.pipeline_load import AcceptedCheck, Phase
 from serving.pipeline_picture import plot_freshness
 from serving.pipeline_probe import Sighting
 from serving.pipeline_processors import ProcessorReport
