@@ -22,7 +22,7 @@ _BYTES_FIELD, _SECONDS_FIELD, _NANOS_FIELD = b"\x0a", b"\x08", b"\x10"
 """Protobuf tags: ``Value.bytes_val``, ``Timestamp.seconds`` and ``Timestamp.nanos``."""
 
 
-@lru_cache(maxsize=1 << 20)
+@lru_cache(maxsize=1 << 17)
 def encode_entity_key(join_key: str, entity: str) -> bytes:
     """Serialise one string entity key, serialization version 3."""
     key, value = join_key.encode(), entity.encode()
@@ -36,7 +36,7 @@ def encode_entity_key(join_key: str, entity: str) -> bytes:
     )
 
 
-@lru_cache(maxsize=1 << 20)
+@lru_cache(maxsize=1 << 17)
 def encode_redis_key(join_key: str, entity: str) -> bytes:
     """Return the key of an entity's Redis hash: its entity key and the project."""
     return encode_entity_key(join_key, entity) + PROJECT.encode()

@@ -112,7 +112,7 @@ def compile_kernel() -> Kernel:
         for row in range(rows):
             customer = _unwrap(messages, ends, row)
             ip = _unwrap(messages, ends, rows + row)
-            marks[row] = max(_check(customer), _check(ip))
+            marks[row] = max(_check(customer, _CUSTOMER_WORDS), _check(ip, _IP_WORDS))
             if marks[row] != UNREADABLE:
                 values = _compute_row(
                     _split(customer, _CUSTOMER_WORDS),
@@ -151,12 +151,16 @@ def _unwrap(messages: Bytes, ends: Integers, entity: int) -> Integers:
 
 
 @njit(nogil=True)
-def _check(words: Integers) -> int:
+def _check(words: Integers, size: int) -> int:
+    """Mark a state whose events have ``size`` words."""
     if words.size == 0:
         return 0
     if words.size < _HEADER_WORDS or words[0] != _MAGIC:
         return UNREADABLE
-    if words[1] < 0 or words[1] * _TILE_WORDS > words.size - _HEADER_WORDS:
+    rest = words.size - _HEADER_WORDS
+    if words[1] < 0 or words[1] > rest // _TILE_WORDS:  # divided: a product could overflow
+        return UNREADABLE
+    if (rest - words[1] * _TILE_WORDS) % size:
         return UNREADABLE
     return TILED if words[1] else 0
 

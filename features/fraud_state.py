@@ -96,7 +96,7 @@ def encode_id(name: str | None) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-encode_entity = lru_cache(maxsize=1 << 20)(encode_id)
+encode_entity = lru_cache(maxsize=1 << 17)(encode_id)
 """``encode_id`` for ids that come again: customers, merchants, devices, addresses."""
 
 

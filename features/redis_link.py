@@ -35,6 +35,7 @@ class RedisLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[_Batch] = deque()
         self.is_open = False
+        self.num_received = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -49,6 +50,7 @@ class RedisLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to the batches that wait for them, oldest first."""
+        self.num_received += 1
         reader, waiting = self._reader, self._waiting
         try:
             reader.feed(data)

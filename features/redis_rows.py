@@ -50,6 +50,8 @@ class RedisRows:
         self._url = url
         self._link: RedisLink | None = None
         self._opening = asyncio.Lock()
+        self._num_reading = 0
+        self._changes: list[Sequence[bytes] | None] = []
         self.summaries = SharedSummaries()
 
     async def read(self, requests: RowRequests) -> RowStates:
@@ -63,6 +65,15 @@ class RedisRows:
         link = self._link
         if link is None or not link.is_open:
             link = await self._open()
+        self._num_reading += 1
+        try:
+            return await self._ask(link, requests)
+        finally:
+            self._num_reading -= 1
+            if not self._num_reading:
+                self._changes.clear()
+
+    async def _ask(self, link: RedisLink, requests: RowRequests) -> RowStates:
         merchants, categories = self.summaries.list_missing(requests.merchants, requests.categories)
         commands = [_IS_WHOLE]
         commands += map(_get_customer, requests.customers)
@@ -72,12 +83,14 @@ class RedisRows:
             commands += (_TELL_CHANGES, _get(merchant, MERCHANT_STATES))
         for category in categories:
             commands += (_TELL_CHANGES, _get(category, CATEGORY_STATES))
-        decode = partial(self._decode, requests, merchants, categories)
+        decode = partial(self._decode, requests, merchants, categories, len(self._changes))
+        num_received = link.num_received
         future = link.call(b"".join(commands), num_replies=num_replies, decode=decode)
         try:
             return await future
         except asyncio.CancelledError:
-            link.close()  # too slow: what is still to come is of no use
+            if link.num_received == num_received:  # not slow but silent: a new link may do better
+                link.close()
             raise
 
     def close(self) -> None:
@@ -88,14 +101,20 @@ class RedisRows:
     async def _open(self) -> RedisLink:
         async with self._opening:
             if self._link is None or not self._link.is_open:
-                link = await open_link(self._url, on_change=self._mark_changed)
-                self.summaries.clear()  # nobody said what changed meanwhile
+                link = await open_link(self._url, on_change=self._note_changed)
+                self.summaries.mark_all_outdated()  # nobody said what changed meanwhile
                 self._link = link
             return self._link
 
+    def _note_changed(self, keys: Sequence[bytes] | None) -> None:
+        """Take what Redis says that changed; ``None`` for everything."""
+        self._mark_changed(keys)
+        if self._num_reading:
+            self._changes.append(keys)
+
     def _mark_changed(self, keys: Sequence[bytes] | None) -> None:
         if keys is None:
-            self.summaries.clear()
+            self.summaries.mark_all_outdated()
             return
         for key in keys:
             join_key, entity = decode_redis_key(key)
@@ -109,8 +128,14 @@ class RedisRows:
         requests: RowRequests,
         merchants: Sequence[str],
         categories: Sequence[str],
+        num_changes: int,
         replies: list[Any],
     ) -> RowStates:
+        """Make states of replies.
+
+        A merchant may have changed after its reply and before the last one of the batch; Redis
+        says so once. So what changed since the batch was sent is marked again after it is kept.
+        """
         if not replies[0]:
             raise StoreEmptyError
         border = 1 + len(requests.customers)
@@ -118,9 +143,17 @@ class RedisRows:
         rest = iter(replies[border:])
         ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
         for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
+            try:
+                self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
+            except ValueError:
+                self.summaries.put_unreadable_merchant(merchant)
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
-            self.summaries.put_category(category, _unwrap(states[0]))
+            try:
+                self.summaries.put_category(category, _unwrap(states[0]))
+            except ValueError:
+                self.summaries.put_unreadable_category(category)
+        for keys in self._changes[num_changes:]:
+            self._mark_changed(keys)
         located = self.summaries.locate(requests.merchants, requests.categories)
         return RowStates(customers, ips, located)
 
@@ -130,12 +163,12 @@ def _pairs(replies: Iterator[Any], num: int) -> list[Any]:
     return list(islice(replies, 2 * num))[1::2]
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
 def _get_customer(customer: str) -> bytes:
     return _get_one(customer, "customer_events")
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
 def _get_ip(ip: str) -> bytes:
     return _get_one(ip, "ip_events")
 

@@ -11,9 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from features.fraud_rows import COLUMNS, UNREADABLE, compile_kernel
-from features.fraud_state import unreadable
 from features.row_requests import RowRequests
-from features.shared_summaries import Located
+from features.shared_summaries import UNREADABLE_PLACE, Located
 from features.windows import Floats, Integers
 
 
@@ -52,10 +51,8 @@ def compute_features(states: RowStates, requests: RowRequests) -> tuple[Floats, 
     """Compute the features of a batch.
 
     Returns:
-        ``features.fraud_rows.COLUMNS``, shape ``(rows, 27)``, and the kernel's marks.
-
-    Raises:
-        ValueError: If the store holds bytes that are no state.
+        ``features.fraud_rows.COLUMNS``, shape ``(rows, 27)``, and the kernel's marks; a row marked
+        ``UNREADABLE``, of which the store holds bytes that are no state, has no features.
     """
     rows = len(requests.customers)
     messages = [*states.customers, *states.ips]
@@ -72,6 +69,6 @@ def compute_features(states: RowStates, requests: RowRequests) -> tuple[Floats, 
         features,
         marks,
     )
-    if (marks == UNREADABLE).any():
-        raise unreadable()
+    marks[(states.summaries.places == UNREADABLE_PLACE).any(axis=1)] = UNREADABLE
+    features[marks == UNREADABLE] = np.nan
     return features, marks

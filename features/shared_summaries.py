@@ -22,6 +22,10 @@ MERCHANT_STATES = ("merchant_events", "merchant_labels")
 CATEGORY_STATES = ("category_labels",)
 
 
+UNREADABLE_PLACE = -2
+"""Where an entity's summary is if the store's bytes are no state."""
+
+
 class SummariesLostError(RuntimeError):
     """Summaries were thrown away between asking for a batch and answering it: ask again."""
 
@@ -76,6 +80,21 @@ class SharedSummaries:
         """Keep a category's state; see ``put_merchant``."""
         self._categories.put(category, summarise_labels(labels))
         self._outdated_categories.discard(category)
+
+    def put_unreadable_merchant(self, merchant: str) -> None:
+        """Note that a merchant's bytes are no state; they are read again when they changed."""
+        self._merchants.put_place(merchant, UNREADABLE_PLACE)
+        self._outdated_merchants.discard(merchant)
+
+    def put_unreadable_category(self, category: str) -> None:
+        """Note that a category's bytes are no state; see ``put_unreadable_merchant``."""
+        self._categories.put_place(category, UNREADABLE_PLACE)
+        self._outdated_categories.discard(category)
+
+    def mark_all_outdated(self) -> None:
+        """Read everything again before it is next asked for; it can be read meanwhile."""
+        self._outdated_merchants.update(self._merchants.places)
+        self._outdated_categories.update(self._categories.places)
 
     def mark_merchant_outdated(self, merchant: str) -> None:
         """Read a merchant again before the next request that names it."""

@@ -58,7 +58,7 @@ class SqliteRows:
 
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     def _read(self, entities: dict[str, list[str]]) -> dict[str, list[bytes | None]]:
         if self._states is None:

@@ -44,6 +44,12 @@ class SummaryArena:
         self._used += summary.size
         self._live += summary.size
 
+    def put_place(self, entity: str, place: int) -> None:
+        """Keep a place below 0 instead of a summary, to say why there is none."""
+        assert place < 0
+        self.remove(entity)
+        self.places[entity] = (place, 0)
+
     def remove(self, entity: str) -> None:
         """Forget a summary, if there is one."""
         place = self.places.pop(entity, None)
@@ -61,6 +67,8 @@ class SummaryArena:
         words = np.zeros(max(2 * needed, 1 << 16), np.int64)
         used = 0
         for entity, (begin, size) in self.places.items():
+            if begin < 0:
+                continue
             words[used : used + size] = self.words[begin : begin + size]
             self.places[entity] = (used, size)
             used += size

@@ -34,6 +34,7 @@ logger = logging.getLogger("bentoml.throughline")
 
 ROUTES = {"/v1/score": "score", "/v1/score_batch": "score_batch"}
 RETRY_AFTER_SECONDS = b"1"
+_ALLOW = (b"allow", b"POST")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -73,7 +74,9 @@ class FastLane:
             return
         refusal = _check_head(scope)
         if refusal is not None:
-            await _refuse(send, *refusal)
+            lane.metrics.count_request(route, "invalid")
+            status, reason = refusal
+            await _refuse(send, status, reason, *([_ALLOW] if status == 405 else []))
             return
         tracer = lane.tracer
         trace = tracer.start(scope["headers"]) if tracer is not None else None

@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 
     from training.artefact import Artefact
 
+logger = logging.getLogger("bentoml.throughline")
+
 CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
 RUNS_VARIABLE = "THROUGHLINE_RUNS"
 GC_THRESHOLD = 50_000
@@ -96,7 +99,11 @@ class PredictBatchInput(_Request, PredictBatchRequest):
     """``PredictBatchRequest`` as BentoML reads it."""
 
 
-@bentoml.service(traffic={"timeout": 30}, logging={"access": {"enabled": False}})
+@bentoml.service(
+    traffic={"timeout": 30},
+    logging={"access": {"enabled": False}},
+    http={"host": "127.0.0.1"},  # BentoML's own is every address of the machine
+)
 class FraudService:
     """Score card transactions as of their own time, with the registry's current champion."""
 
@@ -213,7 +220,10 @@ class FraudService:
         """Keep ``/metrics`` fresh."""
         while True:
             await asyncio.sleep(PUBLISH_SECONDS)
-            self._publish()
+            try:
+                self._publish()
+            except Exception:
+                logger.exception("metrics could not be published")
 
     def _publish(self) -> None:
         breaker, champion = self.store.breaker, self.scorer.champion
@@ -233,16 +243,17 @@ class FraudService:
     @bentoml.on_shutdown
     async def close(self) -> None:
         """Answer what was accepted, then write the last records."""
-        await self.scorer.drain()
-        if self.publisher is not None:
-            await asyncio.to_thread(self.publisher.close)
-        self._publishing.cancel()
-        self._publish()
-        await asyncio.to_thread(self.watcher.close)
-        await asyncio.to_thread(self.log.close)
-        if self.tracer is not None:
-            await asyncio.to_thread(self.tracer.close)
-        self.store.close()
+        async with AsyncExitStack() as last:  # in reverse; one that fails keeps no other from it
+            last.callback(self.store.close)
+            if self.tracer is not None:
+                last.push_async_callback(asyncio.to_thread, self.tracer.close)
+            last.push_async_callback(asyncio.to_thread, self.watcher.close)
+            last.callback(self._publish)
+            last.callback(self._publishing.cancel)
+            if self.publisher is not None:
+                last.push_async_callback(asyncio.to_thread, self.publisher.close)
+            last.push_async_callback(asyncio.to_thread, self.log.close)
+            await self.scorer.drain()
 
 
 def _choose_device(config: FraudConfig) -> Callable[[Artefact], Margins | None] | None:
@@ -287,6 +298,7 @@ class _LanedService(type(FraudService)):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> FastLane:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # nobody's word for who asks is taken
         serving = read_settings().serving
         if serving.lane == "parser" and not serving.trace_share:
             lane_protocol.install(_find_lane)

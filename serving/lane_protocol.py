@@ -81,7 +81,7 @@ class LaneCycle:
 
     def done(self) -> bool:
         """Whether nobody waits for the answer any more."""
-        return self.response_complete or self.disconnected
+        return self.response_complete or self.disconnected or self.protocol.transport.is_closing()
 
     def set_result(self, answers: Sequence[Answer]) -> None:
         """Answer."""
@@ -137,6 +137,14 @@ class LaneProtocol(HttpToolsProtocol):
                 return
         super().on_headers_complete()
 
+    def shutdown(self) -> None:
+        """Close a connection whose request is not all there: its client may never send the rest."""
+        cycle: Any = self.cycle
+        if type(cycle) is LaneCycle and cycle.more_body:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     @classmethod
     def _find_lane(cls) -> Lane | None:
         """Look the service up until it is there, then remember it for all connections."""
@@ -163,6 +171,7 @@ class LaneProtocol(HttpToolsProtocol):
             and parser.should_keep_alive()
             and not parser.should_upgrade()
             and not self.expect_100_continue
+            and not self.flow.write_paused  # a client that does not read must wait
             and 0 < _find_length(headers) <= MAX_BODY_BYTES
         )
 

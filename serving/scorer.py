@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from features.fraud_rows import UNREADABLE
 from features.fraud_selection import FeatureSet
 from features.row_requests import RowRequests, build_row_requests
 from features.row_requests import Transaction as FeatureTransaction
@@ -236,16 +237,16 @@ class Scorer:
         """
         if len(transactions) <= BATCH_ROWS and not explain:
             return await self.submit(transactions)
-        champion = self._check_accepts(len(transactions))
-        self._num_waiting_rows += len(transactions)
+        champion = self._check_accepts(min(len(transactions), BATCH_ROWS))
         answers: list[Answer] = []
-        try:
-            for start in range(0, len(transactions), BATCH_ROWS):
-                part = transactions[start : start + BATCH_ROWS]
+        for start in range(0, len(transactions), BATCH_ROWS):
+            part = transactions[start : start + BATCH_ROWS]
+            self._num_waiting_rows += len(part)  # the rest waits with its caller, not here
+            try:
                 received = np.full(len(part), time.perf_counter())
                 answers += await self._score(part, champion, received, explain=explain)
-        finally:
-            self._num_waiting_rows -= len(transactions)
+            finally:
+                self._num_waiting_rows -= len(part)
         return answers
 
     async def drain(self) -> None:
@@ -282,11 +283,12 @@ class Scorer:
         assert self.champion is not None
         try:
             answers = await self._score(transactions, self.champion, received)
-        except Exception as error:
+        except BaseException as error:
             logger.exception("a batch of %d transactions failed", len(transactions))
-            for waiting in group:
-                if not waiting.receiver.done():
-                    waiting.receiver.set_exception(error)
+            failure = error if isinstance(error, Exception) else RuntimeError("stopped")
+            _fail(group, failure)
+            if not isinstance(error, Exception):
+                raise
         else:
             # One request stands for all of its batch: a clock is read per batch, not per request.
             one = group[-1]
@@ -346,19 +348,20 @@ class Scorer:
         metrics.observe_stage("model", has_scores - has_features)
         metrics.observe_stage("record", recorded - has_scores)
         self._count(found, degraded)
-        reasons = champion.artefact.explain_matrix(matrix, top=NUM_REASONS) if explain else None
+        reasons = await _explain(champion.artefact, matrix, degraded) if explain else None
         return _make_answers(batch, reasons)
 
     def _compute(
         self, found: StoreAnswer, requests: RowRequests, transactions: Sequence[Scorable]
     ) -> tuple[FeatureRows, list[str | None]]:
         """Compute features; without history, those that need none."""
-        computed, _ = compute_features(found.states, requests)
+        computed, marks = compute_features(found.states, requests)
         degraded: list[str | None] = [None] * len(transactions)
-        if not any(age is None or age for age in found.ages):
+        is_unreadable = marks == UNREADABLE
+        if not is_unreadable.any() and not any(age is None or age for age in found.ages):
             return self._layout.arrange(computed, transactions), degraded
         for row, age in enumerate(found.ages):
-            if age is None:
+            if age is None or is_unreadable[row]:
                 computed[row, NEEDS_HISTORY] = np.nan
                 degraded[row] = REQUEST_ONLY
             elif age:
@@ -427,6 +430,30 @@ def _hand_out(group: Sequence[_Waiting], answers: list[Answer]) -> None:
         except Exception:
             logger.exception("an answer could not be given")
         start = end
+
+
+async def _explain(
+    artefact: Artefact, matrix: Floats, degraded: Sequence[str | None]
+) -> list[list[tuple[str, float]]]:
+    """Say what moved each score, in a thread: it takes a millisecond a row.
+
+    A row that the champion did not score gets no reasons: they would be another score's.
+    """
+    reasons = await asyncio.to_thread(artefact.explain_matrix, matrix, top=NUM_REASONS)
+    return [
+        [] if reason in (REQUEST_ONLY, RULE) else row
+        for row, reason in zip(reasons, degraded, strict=True)
+    ]
+
+
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    """Tell each request that it failed; one that cannot be told costs the others nothing."""
+    for waiting in group:
+        try:
+            if not waiting.receiver.done():
+                waiting.receiver.set_exception(error)
+        except Exception:
+            logger.exception("an error could not be told")
 
 
 def _group(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:

@@ -29,6 +29,8 @@ from serving.prediction_log import get_prediction_folder
 
 STOP_SECONDS = 15.0
 """How long the service may take to finish what it has begun and to write its last records."""
+DRAIN_SECONDS = 5
+"""How long requests under way are waited for; a client may never send the rest of its body."""
 SERVICE = "serving.fraud:FraudService"
 SOURCE_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -178,6 +180,7 @@ def _launch(config: FraudConfig, *, port: int, output: IO[str]) -> subprocess.Po
     }
     environment.pop("THROUGHLINE_RUNS", None)
     address = ["--host", config.serving.host, "--port", str(port)]
+    address += ["--timeout-graceful-shutdown", str(DRAIN_SECONDS)]
     return subprocess.Popen(
         [sys.executable, "-m", "bentoml", "serve", SERVICE, *address],
         cwd=SOURCE_FOLDER,
