@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -48,6 +48,15 @@ def _check_range(time: datetime) -> datetime:
     return time.astimezone(UTC)
 
 
+def _say_nullable(schema: dict[str, Any]) -> None:
+    """Say "or null" as OpenAPI 3.0 does, which BentoML writes; it would drop JSON schema's way."""
+    for field in schema.get("properties", {}).values():
+        for part in (field, field.get("additionalProperties")):
+            if isinstance(part, dict) and {"type": "null"} in part.get("anyOf", ()):
+                kept = [choice for choice in part.pop("anyOf") if choice != {"type": "null"}]
+                part.update(kept[0] if len(kept) == 1 else {"anyOf": kept}, nullable=True)
+
+
 Identifier = Annotated[str, Field(min_length=1, max_length=256)]
 Category = Annotated[str, Field(min_length=1, max_length=1024)]
 EventTime = Annotated[
@@ -62,7 +71,11 @@ class Message(BaseModel):
     """Closed to unknown fields, strict about types, finite numbers only."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra=_say_nullable,
     )
 
 

@@ -42,6 +42,7 @@ def build_pipeline_world(
     customers: int,
     merchants: int,
     workers: int,
+    processors: int,
     train: Callable[[FraudConfig], object],
 ) -> Iterator[FraudConfig]:
     """Simulate, build the features in Redis, train; Redis runs as long as the block.
@@ -52,6 +53,7 @@ def build_pipeline_world(
         customers: Of the world.
         merchants: Of the world.
         workers: Of the service.
+        processors: Of the stream; each gets one partition.
         train: Trains the champion of a folder.
 
     Yields:
@@ -61,8 +63,9 @@ def build_pipeline_world(
         FileNotFoundError: If ``redis-server`` is not installed.
     """
     with start_redis(folder / "redis") as url, _forget_other_redis():
+        size = WorldSize(num_customers=customers, num_merchants=merchants, num_days=HISTORY_DAYS)
         config = _adapt(
-            config, folder / "runs", url, customers=customers, merchants=merchants, workers=workers
+            config, folder / "runs", url, size=size, workers=workers, processors=processors
         )
         run_data(config)
         run_features(config, as_of=pd.Timestamp.now("UTC"))
@@ -71,10 +74,9 @@ def build_pipeline_world(
 
 
 def _adapt(
-    config: FraudConfig, runs: Path, url: str, *, customers: int, merchants: int, workers: int
+    config: FraudConfig, runs: Path, url: str, *, size: WorldSize, workers: int, processors: int
 ) -> FraudConfig:
     today = pd.Timestamp.now("UTC").normalize()
-    size = WorldSize(num_customers=customers, num_merchants=merchants, num_days=HISTORY_DAYS)
     leaks = config.training.leaks.model_copy(update=NO_CEILING)
     return config.model_copy(
         update={
@@ -89,6 +91,7 @@ def _adapt(
                     "changes": (),
                 }
             ),
+            "stream": config.stream.model_copy(update={"num_partitions": processors}),
             "training": config.training.model_copy(update={**TRAINING, "leaks": leaks}),
             "serving": config.serving.model_copy(
                 update={"workers": workers, "publish_scored": True}

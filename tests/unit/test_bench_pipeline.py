@@ -10,16 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving.bench_pipeline import (
-    AcceptedCheck,
-    Measured,
-    Phase,
-    Verdict,
-    build_rows,
-    build_targets,
-)
 from serving.load_histogram import NUM_BUCKETS, build_histogram
 from serving.load_result import LoadResult
+from serving.pipeline_figures import Measured, Verdict, build_rows, build_targets
+from serving.pipeline_load import AcceptedCheck, Phase
 from serving.pipeline_picture import plot_freshness
 from serving.pipeline_probe import Sighting
 from serving.pipeline_processors import ProcessorReport
@@ -65,8 +59,8 @@ def make_measured(*scored_and_freshness: tuple[float, float]) -> Measured:
         accepted=pd.DataFrame(),
         reports=[report],
         published={"published": 4, "dropped": 0},
-        publish_us=5.0,
         cores={},
+        stages_us={},
         probe=SimpleNamespace(sightings=[Sighting("a", "b", 0.25)]),
     )
 
