@@ -89,6 +89,7 @@ class FakeStore:
 
     async def read(self, requests: RowRequests) -> StoreAnswer:
         self.asked.append(list(requests.customers))
+        await asyncio.sleep(0)  # as any store takes a turn of the loop
         await self.may_go.wait()
         num = len(requests.customers)
         located = SharedSummaries().locate([None] * num, [None] * num)

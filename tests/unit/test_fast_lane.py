@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, values
 
 from serving.fast_lane import FastLane
 from serving.lane_metrics import LaneMetrics
@@ -26,6 +26,14 @@ VALID = {
 }
 STAGES = ["decode", "store", "features", "model", "record", "encode"]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_values():
+    """Keep values in this process and test: Feast, once imported, has all registries share them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(values, "ValueClass", values.MutexValue)
+        yield
 
 
 class World:

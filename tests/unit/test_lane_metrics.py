@@ -136,7 +136,7 @@ def test_requests_are_counted_by_route_and_outcome(metrics, registry):
         'throughline_requests_total{outcome="ok",route="score"} 3.0',
         'throughline_requests_total{outcome="invalid",route="score_batch"} 1.0',
     }
-    assert len(shown) == 12  # the other outcomes are there at 0, so that a rate has a start
+    assert len(shown) == 14  # the other outcomes are there at 0, so that a rate has a start
 
 
 def test_what_a_batch_took_is_shown_by_stage_rows_and_latency(metrics, registry):

@@ -240,13 +240,19 @@ def test_a_batch_that_is_given_up_takes_its_link_along_and_the_next_opens_anothe
 
         async def scenario(rows):
             await rows.read(requests)
+            before = count_connections(client)
             client.client_pause(300)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):
                     await rows.read(requests)
-            return await read_feature(rows, requests, "merchant_amount_mean_30d")
+            means = await read_feature(rows, requests, "merchant_amount_mean_30d")
+            return means, count_connections(client) - before
 
-        assert run(store, scenario) == [10.0]
+        assert run(store, scenario) == ([10.0], 1)
+
+
+def count_connections(client):
+    return client.info("stats")["total_connections_received"]
 
 
 def test_what_changed_while_the_link_was_down_is_read_again(own_redis):

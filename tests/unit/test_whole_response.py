@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import threading
 from collections.abc import Iterator
+from typing import ClassVar
 
 import h11
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.whole_response import send_json
 
@@ -37,15 +38,36 @@ async def answer(scope, receive, send):
     await send_json(forward, int(status), CONTENT, *headers)
 
 
+class CountedTransport:
+    """A transport that counts its writes."""
+
+    writes: ClassVar[list[bytes]] = []
+
+    def __init__(self, transport):
+        self._transport = transport
+
+    def write(self, data):
+        self.writes.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
+class QuietProtocol(HttpToolsProtocol):
+    """uvicorn's own, without the access log that pytest's handlers would turn on."""
+
+    def connection_made(self, transport):
+        super().connection_made(CountedTransport(transport))
+        self.access_log = False
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A real uvicorn, set up as BentoML does, without its access log."""
+    """A real uvicorn, set up as BentoML does."""
     config = uvicorn.Config(
-        answer, http="httptools", loop="uvloop", lifespan="off", access_log=False, log_level="error"
+        answer, http=QuietProtocol, loop="uvloop", lifespan="off", log_level="error"
     )
-    access = logging.getLogger("uvicorn.access")
-    access.handlers.clear()
-    access.propagate = False
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -137,12 +159,18 @@ def test_after_an_answer_that_closes_nothing_more_is_answered(port):
     assert is_closed
 
 
-def test_the_head_and_the_body_come_in_one_piece(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(render("/whole/200"))
-        piece = connection.recv(65536)
-    assert piece.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert piece.endswith(b"\r\n\r\n" + CONTENT)
+@pytest.mark.parametrize(("way", "num_writes"), [("whole", 1), ("two", 2)])
+def test_the_head_and_the_body_are_one_write(port, way, num_writes):
+    CountedTransport.writes.clear()
+    talk(port, render(f"/{way}/200"))
+    assert len(CountedTransport.writes) == num_writes
+    assert b"".join(CountedTransport.writes).endswith(b"\r\n\r\n" + CONTENT)
+
+
+def test_the_answer_to_head_has_no_body(port):
+    CountedTransport.writes.clear()
+    talk(port, render("/whole/200", method="HEAD"))
+    assert b"".join(CountedTransport.writes).endswith(b"content-length: 7\r\n\r\n")
 
 
 def test_where_the_server_is_another_the_two_messages_are_sent():
