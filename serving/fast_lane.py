@@ -117,6 +117,7 @@ async def _answer(lane: Lane, route: str, body: bytes, send: Send) -> None:
     metrics = lane.metrics
     received = time.perf_counter()
     try:
+        lane.scorer.check_accepts(1)  # a body that is refused anyway is not worth decoding
         if route == "score":
             transaction = read_transaction(body, extra=lane.extra)
             (answer,) = await lane.scorer.submit((transaction,))

@@ -158,7 +158,7 @@ class Scorer:
             OverloadedError: If too many rows wait already.
         """
         rows = len(transactions)
-        self._check_accepts(rows)
+        self.check_accepts(rows)
         loop = self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[list[Answer]] = loop.create_future()
         self._waiting.append(_Waiting(transactions, future, time.perf_counter()))
@@ -179,7 +179,7 @@ class Scorer:
         """
         if len(transactions) <= BATCH_ROWS and not explain:
             return await self.submit(transactions)
-        champion = self._check_accepts(len(transactions))
+        champion = self.check_accepts(len(transactions))
         self._num_waiting_rows += len(transactions)
         answers: list[Answer] = []
         try:
@@ -191,17 +191,23 @@ class Scorer:
             self._num_waiting_rows -= len(transactions)
         return answers
 
-    async def drain(self) -> None:
-        """Answer what has been accepted."""
-        while self._batches or self._waiting:
-            await asyncio.sleep(0.005)
+    def check_accepts(self, rows: int) -> Champion:
+        """Find out, at next to no cost, whether transactions would be taken; return who scores.
 
-    def _check_accepts(self, rows: int) -> Champion:
+        Raises:
+            NoModelError: If there is no champion yet.
+            OverloadedError: If too many rows wait already.
+        """
         if self.champion is None:
             raise NoModelError("no model has been loaded yet")
         if self._num_waiting_rows and self._num_waiting_rows + rows > self.max_waiting_rows:
             raise OverloadedError(f"{self._num_waiting_rows} transactions wait already")
         return self.champion
+
+    async def drain(self) -> None:
+        """Answer what has been accepted."""
+        while self._batches or self._waiting:
+            await asyncio.sleep(0.005)
 
     def _flush(self) -> None:
         """Start batches of all that waits."""
