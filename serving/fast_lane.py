@@ -128,6 +128,7 @@ async def _answer(
     metrics = lane.metrics
     reply = Reply(lane.scorer, is_batch=route == "score_batch", received=time.perf_counter())
     try:
+        lane.scorer.check_accepts(1)  # a body that is refused anyway is not worth decoding
         content = await _score(lane, route, body, reply)
     except RequestError as error:
         outcome = "invalid"

@@ -218,7 +218,7 @@ class Scorer:
             began: When their body was there, not yet decoded, by ``time.perf_counter``.
         """
         rows = len(transactions)
-        self._check_accepts(rows)
+        self.check_accepts(rows)
         self._waiting.append(_Waiting(transactions, receiver, began, time.perf_counter()))
         self._num_waiting_rows += rows
         if not self._is_flush_due and not self._batches:
@@ -237,7 +237,7 @@ class Scorer:
         """
         if len(transactions) <= BATCH_ROWS and not explain:
             return await self.submit(transactions)
-        champion = self._check_accepts(min(len(transactions), BATCH_ROWS))
+        champion = self.check_accepts(min(len(transactions), BATCH_ROWS))
         answers: list[Answer] = []
         for start in range(0, len(transactions), BATCH_ROWS):
             part = transactions[start : start + BATCH_ROWS]
@@ -254,12 +254,23 @@ class Scorer:
         while self._num_waiting_rows:
             await asyncio.sleep(0.005)
 
-    def _check_accepts(self, rows: int) -> Champion:
+    def check_accepts(self, rows: int) -> Champion:
+        """Find out, at next to no cost, whether transactions would be taken; return who scores.
+
+        Raises:
+            NoModelError: If there is no champion yet.
+            OverloadedError: If too many rows wait already.
+        """
         if self.champion is None:
             raise NoModelError("no model has been loaded yet")
         if self._num_waiting_rows and self._num_waiting_rows + rows > self.max_waiting_rows:
             raise OverloadedError(f"{self._num_waiting_rows} transactions wait already")
         return self.champion
+
+    async def drain(self) -> None:
+        """Answer what has been accepted."""
+        while self._batches or self._waiting:
+            await asyncio.sleep(0.005)
 
     def _flush(self) -> None:
         """Start batches of all that waits."""

@@ -219,6 +219,6 @@ def load_through(
         check=FaultCheck(id_prefix=prefix, expected=world.expected, stale=STALE),
         watch=lambda seconds: has_started.set() if seconds >= 0 else None,
     )
-    thread.join(60)
+    thread.join(180)
     assert len(slots) == 2, "the fault did not come and go"
     return FaultRun(result, *slots)

@@ -105,7 +105,7 @@ def test_a_killed_worker_is_replaced_and_what_it_had_flushed_is_there(
         killed.append(time.monotonic())
 
     def wait_for_another() -> None:
-        wait_until(served_world.is_whole)
+        wait_until(served_world.is_whole, seconds=150)  # BentoML looks every ten seconds
         record_property("recovery_seconds", round(time.monotonic() - killed[0], 1))
 
     run = load_through(served_world, begin=kill, end=wait_for_another, after_seconds=1.0)
