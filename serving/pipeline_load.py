@@ -19,6 +19,9 @@ from serving.pipeline_world import draw_coming, render_transactions
 
 ID_PREFIX = "pipeline-"
 CONNECTIONS = 256
+TIMEOUT_SECONDS = 120.0
+"""Long, so that a path that cannot follow answers all the same: one that was given up may have been
+scored, and nobody could say what the states should hold."""
 SPARE_SHARE, SPARE_ROWS = 0.05, 500
 """Bodies beyond ``rate`` times the seconds, since arrivals are random and none is sent twice."""
 
@@ -85,6 +88,7 @@ def load_phase(
             connections=CONNECTIONS,
             seconds=seconds,
             warm_up_seconds=0.0,
+            timeout_seconds=TIMEOUT_SECONDS,
             check=AcceptedCheck(prefix),
             watch=watch,
         )

@@ -7,6 +7,7 @@ What the second was scored with is read from the prediction log afterwards.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import pandas as pd
 
+from features.connections import is_temporary
 from features.state_store import StateStore
 from serving.prediction_log import load_predictions
 
@@ -82,11 +84,15 @@ class Probe:
     def _run(self) -> None:
         self._beginning.wait()
         with httpx.Client(base_url=self._url, timeout=5.0, trust_env=False) as client:
-            number = 0
-            while not self._stopping.is_set():
-                self._pay_twice(client, f"{self._id_prefix}{number}")
-                number += 1
-                self._stopping.wait(PERIOD_SECONDS)
+            for number in itertools.count():
+                if self._stopping.wait(PERIOD_SECONDS):
+                    return
+                try:
+                    self._pay_twice(client, f"{self._id_prefix}{number}")
+                except Exception as error:
+                    if not is_temporary(error):
+                        raise
+                    return  # Ctrl-C ends Redis, too
 
     def _pay_twice(self, client: httpx.Client, customer: str) -> None:
         first, second = f"{customer}-first", f"{customer}-second"
