@@ -249,11 +249,6 @@ class Scorer:
                 self._num_waiting_rows -= len(part)
         return answers
 
-    async def drain(self) -> None:
-        """Answer what has been accepted."""
-        while self._num_waiting_rows:
-            await asyncio.sleep(0.005)
-
     def check_accepts(self, rows: int) -> Champion:
         """Find out, at next to no cost, whether transactions would be taken; return who scores.
 
