@@ -118,6 +118,7 @@ class ServingSection(Frozen):
     breaker_failures: PositiveInt
     breaker_open_seconds: PositiveFloat
     trace_share: Share
+    explore_share: Share
 
 
 class StackSection(Frozen):
@@ -188,6 +189,34 @@ class MonitoringSection(Frozen):
     max_brier_increase: Annotated[float, Field(ge=0.0)]
 
 
+class RetrainingSection(Frozen):
+    """The loop of ``throughline fraud tick``: when to train, and how a challenger takes over."""
+
+    database_url: str | None
+    floor_days: PositiveFloat | None
+    triggers: tuple[Literal["drift", "matured", "estimated"], ...]
+    min_alarms: PositiveInt
+    num_recent: PositiveInt
+    cooldown_days: Annotated[float, Field(ge=0.0)]
+    budget: PositiveInt
+    budget_days: PositiveFloat
+    min_new_frauds: Annotated[int, Field(ge=0)]
+    lease_seconds: PositiveFloat
+
+
+class RolloutSection(Frozen):
+    """From a trained challenger to a champion that is watched."""
+
+    gate: bool
+    shadow_days: Annotated[float, Field(ge=0.0)]
+    canary_shares: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...]
+    canary_days: Annotated[float, Field(ge=0.0)]
+    watch_days: Annotated[float, Field(ge=0.0)]
+    max_latency_ratio: Annotated[float, Field(gt=1.0)]
+    max_decline_ratio: Annotated[float, Field(gt=1.0)]
+    max_cost_increase: Annotated[float, Field(ge=0.0)]
+
+
 class DemoSection(Frozen):
     """The demo's calendar and the change that its simulated world goes through."""
 
@@ -210,6 +239,8 @@ class FraudConfig(Frozen):
     serving: ServingSection
     load: LoadSection
     monitoring: MonitoringSection
+    retraining: RetrainingSection
+    rollout: RolloutSection
     demo: DemoSection
 
     @property

@@ -48,8 +48,9 @@ from serving.lane_metrics import PUBLISH_SECONDS, LaneMetrics
 from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.rollout import ChampionWatcher
+from serving.row_matrix import list_extra_columns
 from serving.score_messages import Answer
-from serving.scorer import Margins, NoModelError, OverloadedError, Scorer, list_extra_columns
+from serving.scorer import Margins, NoModelError, OverloadedError, Scorer
 from serving.server import get_service_folder
 from serving.store_opening import open_fraud_store
 from serving.stream_publisher import StreamPublisher

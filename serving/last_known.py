@@ -18,7 +18,7 @@ from features.shared_summaries import SharedSummaries
 
 NUM_GENERATIONS = 4
 MAX_STATES = 20_000
-"""Customers of one generation; some 100 MB."""
+"""Customers, or addresses, of one generation; some 100 MB."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class LastKnown:
         if (
             newest is None
             or now - newest.started > self.max_age_seconds / NUM_GENERATIONS
-            or len(newest.customers) > MAX_STATES
+            or max(len(newest.customers), len(newest.ips)) > MAX_STATES
         ):
             newest = _Generation(now)
             self._generations.append(newest)

@@ -114,3 +114,12 @@ def _to_number(value: float | str | None) -> float:
 
 def _codes(vocabulary: tuple[str, ...]) -> dict[str | None, float]:
     return {category: float(code) for code, category in enumerate(vocabulary)}
+
+
+def list_extra_columns(feature_set: FeatureSet, *, contract: tuple[str, ...]) -> dict[str, bool]:
+    """Name the features that are columns of the user's own, and whether they hold strings."""
+    return {
+        name: name in feature_set.categorical
+        for name in feature_set.names
+        if name not in feature_set.computed and name not in contract
+    }

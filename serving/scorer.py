@@ -26,9 +26,10 @@ from features.fraud_selection import FeatureSet
 from features.row_requests import RowRequests, build_row_requests
 from features.row_requests import Transaction as FeatureTransaction
 from features.row_states import compute_features
+from serving.decisions import REQUEST_ONLY, RULE, STALE, decide, explain_rows
 from serving.lane_metrics import LaneMetrics
 from serving.online_store import OnlineStore, StoreAnswer
-from serving.prediction_log import Decision, ScoredBatch
+from serving.prediction_log import ScoredBatch
 from serving.row_matrix import NEEDS_HISTORY, FeatureLayout, FeatureRows, HasColumns, ModelInput
 from serving.score_messages import Answer, Reason, make_probe
 
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.throughline")
 
-STALE = "online store unavailable: last known history"
-REQUEST_ONLY = "online store unavailable: model of the request alone"
-RULE = "online store unavailable: rule on the amount"
-NUM_REASONS = 5
 Margins = Callable[["Floats"], Awaitable["Floats"]]
 """Raw model columns ``(rows, features)`` -> log-odds ``(rows,)``, from a device."""
 BATCH_ROWS = 256
@@ -264,7 +261,7 @@ class Scorer:
 
     async def drain(self) -> None:
         """Answer what has been accepted."""
-        while self._batches or self._waiting:
+        while self._num_waiting_rows:
             await asyncio.sleep(0.005)
 
     def _flush(self) -> None:
@@ -327,7 +324,7 @@ class Scorer:
         else:
             margins = await champion.margins(matrix)
             known = champion.artefact.spec.calibration.apply(margins)
-        scores, decisions = _decide(champion.artefact, matrix, known, requests, degraded)
+        scores, decisions = decide(champion.artefact, matrix, known, requests, degraded)
         has_scores = clock()
         batch = ScoredBatch(
             prediction_time_us=time.time_ns() // 1000,
@@ -354,7 +351,7 @@ class Scorer:
         metrics.observe_stage("model", has_scores - has_features)
         metrics.observe_stage("record", recorded - has_scores)
         self._count(found, degraded)
-        reasons = await _explain(champion.artefact, matrix, degraded) if explain else None
+        reasons = await explain_rows(champion.artefact, matrix, degraded) if explain else None
         return _make_answers(batch, reasons)
 
     def _compute(
@@ -388,43 +385,6 @@ def _publish_nothing(_transactions: Sequence[Scorable], _decided_us: int) -> Non
     """Keep what was scored from the stream."""
 
 
-def _decide(
-    artefact: Artefact,
-    matrix: Floats,
-    scores: Floats,
-    requests: RowRequests,
-    degraded: list[str | None],
-) -> tuple[Floats, list[Decision]]:
-    """Decide; rows without history get their score from the model made for them, or the rule."""
-    amounts = requests.floats[:, 0]
-    decisions = artefact.decide(scores, amounts).tolist()
-    if REQUEST_ONLY in degraded:
-        without = np.array([reason == REQUEST_ONLY for reason in degraded])
-        reason, these, say = _predict_without_history(artefact, matrix[without], amounts[without])
-        scores[without] = these
-        for row, decision in zip(np.flatnonzero(without).tolist(), say, strict=True):
-            decisions[row], degraded[row] = decision, reason
-    assert np.all((scores >= 0) & (scores <= 1)), "a model gave something that is no probability"
-    return scores, decisions
-
-
-def _predict_without_history(
-    artefact: Artefact, matrix: Floats, amounts: Floats
-) -> tuple[str, Floats, list[Decision]]:
-    """Score rows whose history is not known.
-
-    Returns:
-        What answered, the scores and the decisions.
-    """
-    if artefact.request_model is not None:
-        scores = artefact.predict_request(matrix)
-        return REQUEST_ONLY, scores, artefact.decide_request(scores, amounts).tolist()
-    if artefact.rule is not None:
-        return RULE, artefact.rule.scores(amounts), artefact.rule.decide(amounts).tolist()
-    scores = artefact.predict_matrix(matrix)  # an artefact of before: the model with gaps
-    return REQUEST_ONLY, scores, artefact.decide(scores, amounts).tolist()
-
-
 def _hand_out(group: Sequence[_Waiting], answers: list[Answer]) -> None:
     """Give each request its part; one that cannot take it costs the others nothing."""
     start = 0
@@ -436,20 +396,6 @@ def _hand_out(group: Sequence[_Waiting], answers: list[Answer]) -> None:
         except Exception:
             logger.exception("an answer could not be given")
         start = end
-
-
-async def _explain(
-    artefact: Artefact, matrix: Floats, degraded: Sequence[str | None]
-) -> list[list[tuple[str, float]]]:
-    """Say what moved each score, in a thread: it takes a millisecond a row.
-
-    A row that the champion did not score gets no reasons: they would be another score's.
-    """
-    reasons = await asyncio.to_thread(artefact.explain_matrix, matrix, top=NUM_REASONS)
-    return [
-        [] if reason in (REQUEST_ONLY, RULE) else row
-        for row, reason in zip(reasons, degraded, strict=True)
-    ]
 
 
 def _fail(group: Sequence[_Waiting], error: Exception) -> None:
@@ -492,12 +438,3 @@ def _make_answers(
         msgspec.structs.replace(answer, reasons=[Reason(name, value) for name, value in row])
         for answer, row in zip(answers, reasons, strict=True)
     ]
-
-
-def list_extra_columns(feature_set: FeatureSet, *, contract: tuple[str, ...]) -> dict[str, bool]:
-    """Name the features that are columns of the user's own, and whether they hold strings."""
-    return {
-        name: name in feature_set.categorical
-        for name in feature_set.names
-        if name not in feature_set.computed and name not in contract
-    }

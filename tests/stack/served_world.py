@@ -24,6 +24,7 @@ from configs.schema import FraudConfig
 from data.fraud import load_transactions
 from features.fraud_rebuild import run_rebuild
 from features.store import REDIS_VARIABLE, get_stamp_file
+from serving.decisions import STALE
 from serving.load_messages import (
     Expected,
     draw_messages,
@@ -34,7 +35,6 @@ from serving.load_plan import Target
 from serving.load_result import LoadResult
 from serving.load_run import measure_load
 from serving.prediction_log import get_prediction_folder
-from serving.scorer import STALE
 from serving.server import find_free_port, start_service
 from tests.conftest import RedisServer
 from tests.stack.fault_check import SLOTS_PER_SECOND, FaultCheck, get_slot

@@ -50,6 +50,7 @@ def test_services_are_measured_score_as_the_champion_does_and_leave_nothing(
     monkeypatch.setattr(bench_serving, "list_peers", lambda: peers)
     monkeypatch.setattr(bench_serving, "WARM_UP_SECONDS", 0.1)
     picture = tmp_path / "serving.svg"
+    before = set(psutil.Process().children(recursive=True))
 
     result = run_bench_serving(
         bench_world, train=refuse_to_train, seconds=0.5, rounds=1, picture=picture
@@ -66,8 +67,9 @@ def test_services_are_measured_score_as_the_champion_does_and_leave_nothing(
     assert targets["qps"]["value"] is None  # ours was left out
     assert picture.is_file()
     assert not (bench_world.runs / "predictions").exists()
-    left = [process.name() for process in psutil.Process().children(recursive=True)]
-    assert [name for name in left if name in ("redis-server", "bentoml", "uvicorn")] == []
+    left = set(psutil.Process().children(recursive=True)) - before
+    servers = ("redis-server", "bentoml", "uvicorn")
+    assert [process for process in left if process.name() in servers] == []
 
 
 def test_a_store_that_is_whole_is_used_again_and_the_same_requests_are_drawn(bench_world):

@@ -25,11 +25,11 @@ from features.fraud_stream import connect_stream
 from features.store import get_store_folder, open_feature_store, read_online_features
 from features.store_build import run_features
 from serving.client import replay_transactions
+from serving.decisions import STALE
 from serving.load_messages import draw_messages
 from serving.loadtest import run_load
 from serving.online_store import REOPEN_SECONDS
 from serving.prediction_log import get_prediction_folder, load_predictions
-from serving.scorer import STALE
 from serving.server import check_can_serve, find_free_port, get_service_folder, start_service
 from tests.stack.twin_versions import make_version
 from training.artefact import load_artefact

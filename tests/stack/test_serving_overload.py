@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from configs.schema import FraudConfig
+from serving.decisions import REQUEST_ONLY, STALE
 from serving.load_messages import make_id_prefix, render_bodies
 from serving.load_plan import Target
 from serving.load_result import LoadResult
 from serving.load_run import measure_load
-from serving.scorer import REQUEST_ONLY, STALE
 from tests.stack.fault_check import FaultCheck
 from tests.stack.served_world import ServedWorld, ask, serve_world
 from tests.stack.stream_world import wait_until

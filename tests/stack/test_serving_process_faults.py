@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from configs.schema import FraudConfig
+from serving.decisions import STALE
 from serving.load_messages import render_bodies
 from serving.load_plan import Target
 from serving.load_result import LoadResult
 from serving.load_run import measure_load
 from serving.load_worker import CLOSED, LATE, NEVER_SENT, REFUSED
 from serving.prediction_log import get_prediction_folder, load_predictions
-from serving.scorer import STALE
 from tests.stack.fault_check import FaultCheck
 from tests.stack.served_world import ServedWorld, ask, load_through, serve_world
 from tests.stack.stream_world import wait_until

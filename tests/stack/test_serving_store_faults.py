@@ -9,7 +9,7 @@ import httpx
 import pytest
 import redis
 
-from serving.scorer import REQUEST_ONLY, STALE
+from serving.decisions import REQUEST_ONLY, STALE
 from tests.stack.served_world import ServedWorld, ask, load_through
 from tests.stack.stream_world import wait_until
 

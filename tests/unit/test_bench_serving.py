@@ -94,7 +94,7 @@ def test_each_step_says_what_it_gained_over_the_one_before():
     measured = {peer.name: [measure(100.0 * 2**place)] for place, peer in enumerate(steps)}
     measured[steps[2].name] = []
     gains = [row.get("gain_factor") for row in build_steps(steps, measured)]
-    assert gains == [None, 2.0, None, 4.0, 2.0, 2.0, 2.0]
+    assert gains == [None, 2.0, None, 4.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_throughput_may_come_from_two_workers_and_the_share_of_uvicorn_from_one():

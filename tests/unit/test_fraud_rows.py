@@ -146,20 +146,38 @@ def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over
     assert features[0, COLUMNS.index("merchant_amount_mean_30d")] == pytest.approx(0.02, rel=1e-12)
 
 
+@pytest.mark.parametrize("field", ["customer", "ip"])
 @pytest.mark.parametrize(
-    "state", [b"", b"x" * 8, b"x" * 24, pack(np.zeros(1, IP_EVENT))[:-1] + b"", b"TLSTATE2" * 2]
+    "state",
+    [
+        *(b"x" * 8, b"x" * 24, b"TLSTATE2" * 2),
+        pack(np.zeros(1, IP_EVENT))[:-1],
+        b"TLSTATE2" + np.array([2**62, 2**62], np.int64).tobytes(),  # lengths whose sum overflows
+    ],
 )
-def test_bytes_that_are_no_state_are_an_error_and_no_features(state):
-    summaries = SharedSummaries()
-    located = summaries.locate([None], [None])
+def test_bytes_that_are_no_state_cost_their_row_its_features_and_no_other(state, field):
+    bad, fine = encode_value(state), encode_value(pack(np.zeros(1, IP_EVENT)))
+    located = SharedSummaries().locate([None] * 2, [None] * 2)
+    asked = RowRequests(
+        *(["c", "d"], ["i", "j"], [None] * 2, [None] * 2),
+        *(np.array([[NOW, 0, 0, 1, 0]] * 2), np.array([[1.0, 0.0, 0.0]] * 2)),
+    )
+    customers, ips = (
+        ([bad, b""], [fine, fine]) if field == "customer" else ([b"", b""], [bad, fine])
+    )
+    features, marks = compute_features(RowStates(customers, ips, located), asked)
+    assert marks.tolist() == [UNREADABLE, 0]
+    assert np.isnan(features[0]).all()
+    assert not np.isnan(features[1, COLUMNS.index("ip_unique_customers_24h")])
+
+
+def test_an_unknown_entity_is_no_error():
+    located = SharedSummaries().locate([None], [None])
     asked = RowRequests(
         ["c"], ["i"], [None], [None], np.array([[NOW, 0, 0, 1, 0]]), np.array([[1.0, 0.0, 0.0]])
     )
-    if state == b"":  # an unknown entity, no error
-        compute_features(RowStates([state], [b""], located), asked)
-        return
-    with pytest.raises(ValueError, match="state this version cannot read"):
-        compute_features(RowStates([b""], [encode_value(state)], located), asked)
+    _, marks = compute_features(RowStates([b""], [b""], located), asked)
+    assert marks.tolist() == [0]
 
 
 def test_a_state_with_tiles_is_marked():

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from features.feast_layout import encode_value
-from features.fraud_rows import COLUMNS
+from features.fraud_rows import COLUMNS, UNREADABLE
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, LABEL_DAY, MERCHANT_EVENT, pack
 from features.redis_rows import RedisRows
 from features.redis_states import RedisStates
@@ -201,14 +201,20 @@ def test_summaries_thrown_away_while_a_batch_is_under_way_are_read_again(store):
     assert run(store, scenario) == 70.0
 
 
-def test_bytes_that_are_no_state_of_a_merchant_are_an_error(store):
+def test_bytes_that_are_no_state_of_a_merchant_cost_its_rows_their_features_and_no_other(store):
     store.write("merchant_events", "m1", b"of a later release")
+    store.write("merchant_events", "m2", payments(70.0))
+    requests = ask(("ann", "m1", None, None), ("ann", "m2", None, None))
 
     async def scenario(rows):
-        with pytest.raises(ValueError, match="state this version cannot read"):
-            await rows.read(ask(("ann", "m1", None, None)))
+        for _ in range(2):  # from the store, and as it is remembered
+            features, marks = compute_features(await rows.read(requests), requests)
+        return features[:, COLUMNS.index("merchant_amount_mean_30d")].tolist(), marks.tolist()
 
-    run(store, scenario)
+    means, marks = run(store, scenario)
+    assert marks == [UNREADABLE, 0]
+    assert np.isnan(means[0])
+    assert means[1] == 70.0
 
 
 def count_merchant_reads(client):
