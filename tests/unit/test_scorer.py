@@ -1,4 +1,4 @@
-"""Requests become batches, and every request gets its own answers of one model."""
+"""Requests become batches, and every request gets its own answers of the models of its start."""
 
 from __future__ import annotations
 
