@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, values
 
+from serving.arms import Rows
 from serving.decisions import REQUEST_ONLY, Exploration
 from serving.lane_metrics import LaneMetrics
 from serving.prediction_log import ScoredBatch
+from serving.row_matrix import FeatureRows
 from serving.score_messages import Answer
 from serving.scorer import BATCH_ROWS, Scorer
 from serving.shadow import MAX_PENDING_ROWS
@@ -77,6 +79,21 @@ def test_the_customers_of_a_canary_are_answered_by_the_challenger_and_the_rest_b
     assert [answer.transaction_id for answer in answers] == [f"t{i}" for i in range(40)]
     expected = [("8", 0.6) if name in CHALLENGED else ("7", 0.1) for name in CUSTOMERS]
     assert [(answer.model_version, answer.score) for answer in answers] == expected
+
+
+def test_some_rows_of_a_batch_keep_all_that_belongs_to_them():
+    numbers = np.arange(3.0)
+    features = FeatureRows(np.column_stack([numbers, 10 * numbers]), [["a", None, "c"]])
+    rows = Rows(
+        ["t0", "t1", "t2"], ["c0", "c1", "c2"], np.arange(3), 100 * numbers, features,
+        [None, REQUEST_ONLY, None], numbers / 8,
+    )  # fmt: skip
+    some = rows.take(np.array([2, 1]))
+    assert (some.transaction_ids, some.customers) == (["t2", "t1"], ["c2", "c1"])
+    assert (some.event_times_us.tolist(), some.amounts.tolist()) == ([2, 1], [200.0, 100.0])
+    assert some.features.numbers.tolist() == [[2.0, 20.0], [1.0, 10.0]]
+    assert some.features.categories == [["c", None]]
+    assert (some.degraded, some.waited_seconds.tolist()) == ([None, REQUEST_ONLY], [0.25, 0.125])
 
 
 def test_each_record_of_a_canary_names_the_model_that_answered_and_its_own_features():
