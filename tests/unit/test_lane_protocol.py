@@ -132,7 +132,7 @@ def run(scenario: Callable[[World], Awaitable[Any]]) -> Any:
         world = World()
         server = await world.serve()
         try:
-            return await asyncio.wait_for(scenario(world), 20)
+            return await asyncio.wait_for(scenario(world), 120)  # the first compiles the kernel
         finally:
             server.close()
             await asyncio.wait_for(world.end(), 20)

@@ -66,7 +66,7 @@ def run(store, scenario):
 
     async def play():
         with closing(store.open_rows()) as rows:
-            return await asyncio.wait_for(scenario(rows), 20)
+            return await asyncio.wait_for(scenario(rows), 120)  # the first compiles the kernel
 
     return asyncio.run(play())
 

@@ -106,7 +106,10 @@ def test_when_all_is_outdated_all_is_missing_and_can_still_be_read():
     [
         b"of a later release",
         pack(b"\0" * 8),  # a part of an event
-        *(b"TLSTATE2" + num.to_bytes(8, "little", signed=True) for num in (-1, 1, 2**62, -(2**63))),
+        *(  # so many tiles, and five words
+            b"TLSTATE2" + np.array([num, 0, 0, 0, 0, 0]).tobytes()
+            for num in (-1, 2, 2**62, -(2**63))
+        ),
     ],
 )
 def test_bytes_that_are_no_state_have_a_place_that_says_so_until_others_come(state):
