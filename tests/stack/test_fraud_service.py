@@ -42,12 +42,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def url(tiny_world: FraudConfig) -> Iterator[str]:
-    with start_service(tiny_world, port=find_free_port()) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def messages(tiny_world: FraudConfig) -> list[dict[str, Any]]:
     """Transactions of known customers just after the history ends, with ids of our own."""
     drawn = draw_messages(load_transactions(tiny_world.runs), num_messages=40, seed=5)
