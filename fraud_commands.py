@@ -121,12 +121,12 @@ def fraud_train(
     only: Annotated[str | None, typer.Option(help="Train this kind only, as lightgbm.")] = None,
     json: Json = None,
 ) -> None:
-    """Train three models, compare them, register the best.
+    """Train four kinds of model, compare them, register the best.
 
     In: features as of each transaction, labels that have matured, split in time order. Out:
-    logistic regression, LightGBM and a PyTorch network, calibrated, with intervals and baselines
-    beside them, in MLflow; the best becomes champion if there is none, else challenger. A leak
-    stops the run.
+    logistic regression, LightGBM, a PyTorch network and a blend of the last two, calibrated, with
+    intervals and baselines beside them, in MLflow; the best becomes champion if there is none,
+    else challenger. A leak stops the run.
 
     Example: throughline fraud train --set training.num_trials=30
 
@@ -223,7 +223,7 @@ def fraud_demo(
 ) -> None:
     """Run the whole story, and write it up as one page.
 
-    Data, features, three models, service, load, a changed world, drift, retraining, promotion.
+    Data, features, four models, service, load, a changed world, drift, retraining, promotion.
 
     In: nothing, or your own transactions with a mapping. Out: a table on the terminal,
     summary.json and report.html (one page with every picture) in the runs folder.

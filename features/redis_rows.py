@@ -144,15 +144,9 @@ class RedisRows:
         rest = iter(replies[border:])
         ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
         for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            try:
-                self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
-            except ValueError:
-                self.summaries.put_unreadable_merchant(merchant)
+            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
-            try:
-                self.summaries.put_category(category, _unwrap(states[0]))
-            except ValueError:
-                self.summaries.put_unreadable_category(category)
+            self.summaries.put_category(category, _unwrap(states[0]))
         for keys in self._changes[num_changes:]:
             self._mark_changed(keys)
         located = self.summaries.locate(requests.merchants, requests.categories)
@@ -186,4 +180,8 @@ def _get(entity: str, states: Sequence[str]) -> bytes:
 
 
 def _unwrap(value: bytes | None) -> bytes | None:
-    return None if value is None else decode_value(value)
+    """Take out the state; a value that wraps none is given as it is, and is no state either."""
+    try:
+        return None if value is None else decode_value(value)
+    except ValueError:
+        return value

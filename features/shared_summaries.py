@@ -21,8 +21,6 @@ MAX_ENTITIES = 200_000
 """More are not kept: the memory of those seldom asked for is worth more than reading them again."""
 MERCHANT_STATES = ("merchant_events", "merchant_labels")
 CATEGORY_STATES = ("category_labels",)
-
-
 UNREADABLE_PLACE = -2
 """Where an entity's summary is if the store's bytes are no state."""
 
@@ -35,7 +33,8 @@ class Located(NamedTuple):
     """The summaries of a batch, which stay as they are now.
 
     Attributes:
-        places: Where each row's merchant and category begin, -1 if it names none. ``(rows, 2)``.
+        places: Where each row's merchant and category begin, -1 if it names none and
+            ``UNREADABLE_PLACE`` if the store's bytes are no state. Shape ``(rows, 2)``.
         merchants: Words.
         categories: Words.
     """
@@ -91,27 +90,25 @@ class SharedSummaries:
             self._changed_merchants.clear()
 
     def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
-        """Keep a merchant's states; ``None`` says that the store has none.
+        """Keep a merchant's states, of which bytes that are no state cost its own rows alone.
 
-        Raises:
-            ValueError: If the bytes are no state.
+        Args:
+            merchant: Found from now on, at ``UNREADABLE_PLACE`` if its bytes are no state.
+            events: ``None`` says that the store has none.
+            labels: As ``events``.
         """
-        self._merchants.put(merchant, summarise_merchant(events, labels))
+        try:
+            self._merchants.put(merchant, summarise_merchant(events, labels))
+        except ValueError:
+            self._merchants.put_place(merchant, UNREADABLE_PLACE)
         self._outdated_merchants.discard(merchant)
 
     def put_category(self, category: str, labels: bytes | None) -> None:
         """Keep a category's state; see ``put_merchant``."""
-        self._categories.put(category, summarise_labels(labels))
-        self._outdated_categories.discard(category)
-
-    def put_unreadable_merchant(self, merchant: str) -> None:
-        """Note that a merchant's bytes are no state; they are read again when they changed."""
-        self._merchants.put_place(merchant, UNREADABLE_PLACE)
-        self._outdated_merchants.discard(merchant)
-
-    def put_unreadable_category(self, category: str) -> None:
-        """Note that a category's bytes are no state; see ``put_unreadable_merchant``."""
-        self._categories.put_place(category, UNREADABLE_PLACE)
+        try:
+            self._categories.put(category, summarise_labels(labels))
+        except ValueError:
+            self._categories.put_place(category, UNREADABLE_PLACE)
         self._outdated_categories.discard(category)
 
     def mark_all_outdated(self) -> None:

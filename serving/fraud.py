@@ -47,7 +47,7 @@ from serving.fraud_messages import (
     refuse,
     shorten,
 )
-from serving.lane_metrics import PUBLISH_SECONDS, LaneMetrics
+from serving.lane_metrics import LaneMetrics, publish_repeatedly
 from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
 from serving.rollout import ModelWatcher
@@ -64,8 +64,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from training.artefact import Artefact
-
-logger = logging.getLogger("bentoml.throughline")
 
 CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
 RUNS_VARIABLE = "THROUGHLINE_RUNS"
@@ -164,7 +162,7 @@ class FraudService:
     @bentoml.on_startup
     async def start(self) -> None:
         """Warm up inside the event loop that will serve."""
-        self._publishing = asyncio.create_task(self._publish_repeatedly())
+        self._publishing = asyncio.create_task(publish_repeatedly(self._publish))
         await self.scorer.check_ready()
         gc.collect()
         gc.freeze()
@@ -174,10 +172,8 @@ class FraudService:
     async def predict(self, request: PredictInput, /) -> Prediction | JSONResponse:
         """Score one transaction."""
         check_extra(request.transaction, field=("transaction",), extra=self.extra)
-        try:
-            return (await self._score([request.transaction], explain=request.explain))[0]
-        except (NoModelError, OverloadedError) as error:
-            return _answer_unready(error)
+        found = await self._score("predict", [request.transaction], explain=request.explain)
+        return found if isinstance(found, JSONResponse) else found[0]
 
     @bentoml.api(route="/predict_batch", output_spec=PredictBatchResponse)
     async def predict_batch(
@@ -190,14 +186,23 @@ class FraudService:
             raise refuse(("transactions",), reason)
         for position, transaction in enumerate(request.transactions):
             check_extra(transaction, field=("transactions", position), extra=self.extra)
-        try:
-            predictions = await self._score(request.transactions, explain=request.explain)
-        except (NoModelError, OverloadedError) as error:
-            return _answer_unready(error)
-        return PredictBatchResponse(predictions=predictions)
+        found = await self._score("predict_batch", request.transactions, explain=request.explain)
+        return found if isinstance(found, JSONResponse) else PredictBatchResponse(predictions=found)
 
-    async def _score(self, messages: list[Transaction], *, explain: bool) -> list[Prediction]:
-        answers = await self.scorer.score(messages, explain=explain)
+    async def _score(
+        self, route: str, messages: list[Transaction], *, explain: bool
+    ) -> list[Prediction] | JSONResponse:
+        """Score and count a request; what cannot be answered now is told to come again."""
+        outcome = "failed"
+        try:
+            answers = await self.scorer.score(messages, explain=explain)
+            is_degraded = any(answer.degraded_reason is not None for answer in answers)
+            outcome = "degraded" if is_degraded else "ok"
+        except (NoModelError, OverloadedError) as error:
+            outcome = "no_model" if isinstance(error, NoModelError) else "shed"
+            return _answer_unready(error)
+        finally:
+            self.metrics.count_request(route, outcome)
         return [_to_message(answer) for answer in answers]
 
     async def __is_ready__(self) -> bool:
@@ -226,16 +231,8 @@ class FraudService:
             "worker": os.getpid(),
         }
 
-    async def _publish_repeatedly(self) -> None:
-        """Keep ``/metrics`` fresh."""
-        while True:
-            await asyncio.sleep(PUBLISH_SECONDS)
-            try:
-                self._publish()
-            except Exception:
-                logger.exception("metrics could not be published")
-
     def _publish(self) -> None:
+        """Bring ``/metrics`` up to date."""
         breaker, champion = self.store.breaker, self.scorer.lineup.champion
         self.metrics.set_log(**self.log.counts._asdict())
         shadow = self.scorer.shadow.counts

@@ -2,12 +2,13 @@
 
 Requests are counted in plain Python objects; a few times a second ``publish`` moves what has
 gathered into ``prometheus_client``, whose values BentoML shows on ``/metrics``, added up over all
-workers. What a worker has not published when it is killed is missing from the counts.
+workers. What a worker has not published when it is killed is missing from the counts. Of the typed
+lane, requests are counted here that reached the scorer; what BentoML refused is in its own metrics.
 
 =============================================  ====================================================
 metric, each begins with ``throughline_``      what it says
 =============================================  ====================================================
-``requests_total{route, outcome}``             requests answered, by ``OUTCOMES``
+``requests_total{route, outcome}``             requests answered, by ``ROUTES``' outcomes
 ``request_seconds``                            from a request's last byte to its answer
 ``stage_seconds{stage}``                       how long a batch was in each of ``STAGES``
 ``batch_rows``                                 transactions scored together
@@ -29,12 +30,15 @@ metric, each begins with ``throughline_``      what it says
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from serving.bulk_histogram import BulkHistogram
 from serving.lane_series import STAGES, LaneSeries, forget_dead_workers
+
+logger = logging.getLogger("bentoml.throughline")
 
 PUBLISH_SECONDS = 0.25
 
@@ -61,7 +65,7 @@ class LaneMetrics:
         self._series = LaneSeries(registry)
 
     def count_request(self, route: str, outcome: str, num: int = 1) -> None:
-        """Count answered requests of one of ``ROUTES``, with one of ``OUTCOMES``."""
+        """Count answered requests of one of ``ROUTES``, with one of its outcomes."""
         key = (route, outcome)
         self._requests[key] = self._requests.get(key, 0) + num
 
@@ -144,19 +148,20 @@ class LaneMetrics:
         for stage, seconds in self._stages.items():
             _move(seconds, series.stages[stage])
 
-    async def publish_repeatedly(self) -> None:
-        """Publish every ``PUBLISH_SECONDS`` until cancelled, and once more then."""
-        try:
-            while True:
-                await asyncio.sleep(PUBLISH_SECONDS)
-                self.publish()
-        finally:
-            self.publish()
-
     def _raise_to(self, total: int, counter: Counter, *, name: str) -> None:
         """Bring a counter up to a total that somebody else keeps."""
         counter.inc(total - self._totals.get(name, 0))
         self._totals[name] = total
+
+
+async def publish_repeatedly(publish: Callable[[], None]) -> None:
+    """Publish every ``PUBLISH_SECONDS`` until cancelled; what fails once is tried again."""
+    while True:
+        await asyncio.sleep(PUBLISH_SECONDS)
+        try:
+            publish()
+        except Exception:
+            logger.exception("metrics could not be published")
 
 
 def _move(values: list[float], histogram: BulkHistogram) -> None:

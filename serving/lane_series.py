@@ -17,9 +17,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 
 from serving.bulk_histogram import BulkHistogram
 
-ROUTES = ("score", "score_batch")
-OUTCOMES = ("ok", "degraded", "shed", "invalid", "too_large", "no_model", "failed")
 ARMS = ("champion", "challenger", "shadow")
+SCORED_OUTCOMES = ("ok", "degraded", "shed", "no_model", "failed")
+OUTCOMES = (*SCORED_OUTCOMES, "invalid", "too_large")
+ROUTES = {
+    "score": OUTCOMES,
+    "score_batch": OUTCOMES,
+    "predict": SCORED_OUTCOMES,  # BentoML refuses what is invalid or too large before it is ours
+    "predict_batch": SCORED_OUTCOMES,
+}
 STAGES = ("decode", "store", "features", "model", "record", "encode")
 
 REQUEST_BOUNDS = (
@@ -43,12 +49,12 @@ class LaneSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "throughline_requests_total",
-            "Requests answered by the fast lane.",
+            "Requests answered.",
             ["route", "outcome"],
             registry=registry,
         )
-        for route in ROUTES:
-            for outcome in OUTCOMES:
+        for route, outcomes in ROUTES.items():
+            for outcome in outcomes:
                 requests.labels(route, outcome)
         self.requests = requests
         self.latency = BulkHistogram(

@@ -80,12 +80,14 @@ class FakeStore:
     Attributes:
         counts: By customer.
         age: Of its states in seconds; ``None`` while it is away and nothing is known.
+        unreadable: Customers whose bytes in the store are no state.
         may_go: Answers wait for it.
         asked: The customers of each batch.
     """
 
     counts: dict[str, int]
     age: float | None = 0.0
+    unreadable: set[str] = field(default_factory=set)
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[list[str]] = field(default_factory=list)
 
@@ -98,11 +100,15 @@ class FakeStore:
         await self.may_go.wait()
         num = len(requests.customers)
         located = SharedSummaries().locate([None] * num, [None] * num)
-        states = [
-            b"" if self.age is None else encode_value(make_state(self.counts.get(customer, 0)))
-            for customer in requests.customers
-        ]
+        states = [self._find_state(customer) for customer in requests.customers]
         return StoreAnswer(RowStates(states, [b""] * num, located), [self.age] * num)
+
+    def _find_state(self, customer: str) -> bytes:
+        if self.age is None:
+            return b""
+        if customer in self.unreadable:
+            return encode_value(b"of a later release")
+        return encode_value(make_state(self.counts.get(customer, 0)))
 
 
 def make_state(num_events: int) -> bytes:

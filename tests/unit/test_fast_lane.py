@@ -124,6 +124,14 @@ def test_every_request_is_counted_once_by_its_outcome(change, status, outcome):
     assert counted == 1
 
 
+@pytest.mark.parametrize("route", ["score", "score_batch"])
+def test_another_method_than_post_is_told_so_and_counted(route):
+    world = World()
+    (answer,) = world.ask(("GET", f"/v1/{route}", None))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert world.value("requests_total", route=route, outcome="invalid") == 1
+
+
 def test_a_request_that_is_shed_is_told_when_to_come_back():
     world = World()
     world.scorer.max_waiting_rows = 1

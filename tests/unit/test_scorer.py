@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -378,3 +379,86 @@ def test_a_device_that_fails_fails_the_batch_and_the_next_is_asked_again():
         return await scorer.score(make_transactions("ann"))
 
     assert [answer.score for answer in asyncio.run(play())] == [0.5]
+
+
+def test_bytes_that_are_no_state_cost_their_row_its_history_and_no_other():
+    store = FakeStore({"ann": 2, "bob": 8}, unreadable={"eve"})
+    answers, scorer = score(store, "bob", "eve", "ann")
+    assert [(answer.score, answer.degraded_reason) for answer in answers] == [
+        (0.8, None),
+        (0.25, REQUEST_ONLY),
+        (0.2, None),
+    ]
+    assert scorer.counts == (3, 1)
+
+
+def test_a_batch_of_a_thousand_rows_is_taken_beside_others_when_512_may_wait():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        (small,) = await start_requests(scorer, [1])
+        large = asyncio.create_task(scorer.score(make_transactions(*["ann"] * 1000)))
+        await asyncio.sleep(0)
+        another = scorer.submit(make_transactions(*["ann"] * (BATCH_ROWS - 1)))
+        store.may_go.set()
+        return [len(answers) for answers in await asyncio.gather(small, large, another)]
+
+    assert run(scenario, max_waiting_rows=512) == [1, 1000, BATCH_ROWS - 1]
+
+
+def test_draining_waits_for_every_part_of_a_large_batch():
+    async def scenario(scorer, store):
+        store.may_go.clear()
+        asked = asyncio.create_task(scorer.score(make_transactions(*["ann"] * 3 * BATCH_ROWS)))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(scorer.drain())
+        store.may_go.set()
+        while len(store.asked) < 3:
+            await asyncio.sleep(0)
+        store.may_go.clear()  # the last part waits
+        await asyncio.sleep(0.02)
+        was_done = draining.done()
+        store.may_go.set()
+        await draining
+        await asyncio.sleep(0)
+        return was_done, asked.done()
+
+    assert run(scenario) == (False, True)
+
+
+def test_reasons_are_worked_out_beside_the_event_loop():
+    class Explained(FakeArtefact):
+        def explain_matrix(self, matrix, *, top):
+            threads.append(threading.current_thread())
+            return super().explain_matrix(matrix, top=top)
+
+    threads: list[threading.Thread] = []
+    (answer,), _ = score(FakeStore({"ann": 1}), "ann", artefact=Explained(), explain=True)
+    assert answer.reasons
+    assert threads != [threading.main_thread()]
+
+
+@pytest.mark.parametrize(("age", "num_reasons"), [(None, 0), (2.5, 1)])
+def test_a_row_that_the_champion_did_not_score_gets_no_reasons(age, num_reasons):
+    (answer,), _ = score(FakeStore({"ann": 1}, age=age), "ann", explain=True)
+    assert len(answer.reasons) == num_reasons
+
+
+def test_a_batch_that_is_stopped_tells_who_waits_and_the_next_is_answered():
+    async def scenario(scorer, _):
+        scorer.replace_champion("8", FakeArtefact(error=asyncio.CancelledError()))
+        with pytest.raises(RuntimeError, match="stopped"):
+            await scorer.score(make_transactions("ann"))
+        scorer.replace_champion("9", FakeArtefact())
+        return await scorer.score(make_transactions("ann"))
+
+    assert [answer.score for answer in run(scenario)] == [0.1]
+
+
+def test_a_receiver_that_cannot_take_an_error_costs_the_others_nothing():
+    async def scenario(scorer, _):
+        scorer.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
+        scorer.submit_to(make_transactions("ann"), Receiver(), began=0.0)
+        with pytest.raises(FloatingPointError):
+            await scorer.score(make_transactions("ann"))
+
+    run(scenario)
