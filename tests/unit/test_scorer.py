@@ -445,10 +445,10 @@ def test_a_row_that_the_champion_did_not_score_gets_no_reasons(age, num_reasons)
 
 def test_a_batch_that_is_stopped_tells_who_waits_and_the_next_is_answered():
     async def scenario(scorer, _):
-        scorer.replace_champion("8", FakeArtefact(error=asyncio.CancelledError()))
+        scorer.lineup.replace_champion("8", FakeArtefact(error=asyncio.CancelledError()))
         with pytest.raises(RuntimeError, match="stopped"):
             await scorer.score(make_transactions("ann"))
-        scorer.replace_champion("9", FakeArtefact())
+        scorer.lineup.replace_champion("9", FakeArtefact())
         return await scorer.score(make_transactions("ann"))
 
     assert [answer.score for answer in run(scenario)] == [0.1]
@@ -456,7 +456,7 @@ def test_a_batch_that_is_stopped_tells_who_waits_and_the_next_is_answered():
 
 def test_a_receiver_that_cannot_take_an_error_costs_the_others_nothing():
     async def scenario(scorer, _):
-        scorer.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
+        scorer.lineup.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
         scorer.submit_to(make_transactions("ann"), Receiver(), began=0.0)
         with pytest.raises(FloatingPointError):
             await scorer.score(make_transactions("ann"))
