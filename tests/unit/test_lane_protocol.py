@@ -53,7 +53,7 @@ class World:
     def __init__(self) -> None:
         self.store = FakeStore({"ann": 2})
         self.scorer = make_scorer(self.store)
-        self.scorer.replace_champion("7", FakeArtefact())  # type: ignore[arg-type]
+        self.scorer.lineup.replace_champion("7", FakeArtefact())  # type: ignore[arg-type]
         self.registry = CollectorRegistry()
         self.scorer.metrics = LaneMetrics(registry=self.registry)
         self.lane: Any = SimpleNamespace(
