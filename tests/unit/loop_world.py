@@ -121,7 +121,7 @@ class LoopWorld:
         if gate == "unusable":
             raise ValueError("model.json has changed since it was written; do not use it")
         if gate == "promote":
-            self.write(gated=[*self.read()["gated"], challenger])
+            self.write(gated=sorted({*self.read()["gated"], challenger}))
         difference = None if gate == "wait" else 0.1
         return GateVerdict(
             gate == "promote", (f"gate says {gate}",), 100, 50, difference=difference
