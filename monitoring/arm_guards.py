@@ -19,6 +19,9 @@ from training.encoding import Booleans, Floats
 MIN_ROWS = 100
 """Of each arm: fewer say little about a median or a share of some per cent."""
 
+SLICES = ("merchant_category", "card_type")
+"""Columns of a transaction whose values a model may serve worse than the rest."""
+
 NUM_ERRORS = 3.0
 """Standard errors that chance is allowed: 1 in 370 per guard and look, since there are many."""
 

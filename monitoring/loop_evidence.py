@@ -12,15 +12,13 @@ import pandas as pd
 
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
-from monitoring.arm_guards import ArmFinding, compare_answers, compare_costs
+from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
 from serving.prediction_log import SHADOW, get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact
 from training.encoding import Booleans, Floats
 from training.operating_point import Prices, measure_costs
 from training.registry import find_artefact
 from training.rollout import Rollout
-
-SLICES = ("merchant_category", "card_type")
 
 
 def compare_arms(

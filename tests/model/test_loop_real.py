@@ -149,11 +149,11 @@ def test_a_challenger_is_trained_shadowed_tried_and_promoted_and_a_bad_one_taken
     assert train_challenger(config, at(config, 82), key, train=train) == "2"
     assert len(trainings) == 1
 
-    serve(config, features, 84, 90)
-    third = tick(90)
+    serve(config, features, 84, 92)
+    third = tick(92)
     assert third["rollout"] == "3 shadow 0.0", third
-    serve(config, features, 90, 90.9, decisions="decline")
-    last = tick(90.9)
+    serve(config, features, 92, 92.9, decisions="decline")
+    last = tick(92.9)
     assert (last["champion"], last["rollout"]) == ("2", None)
     assert last["transitions"][-1]["to_state"] == "rolled_back"
     assert any("the share declined" in reason for reason in last["transitions"][-1]["reasons"])

@@ -5,6 +5,8 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,33 +17,42 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
-def database_url(tmp_path_factory):
+def database_url():
     """A server of the test's own, on a free loopback port, in a folder of its own."""
     pytest.importorskip("psycopg")
+    with start_postgres() as url:
+        yield url
+
+
+@contextmanager
+def start_postgres():
     found = shutil.which("postgres")
     if found is None:
         pytest.skip("postgres is not installed")
-    tools, folder = Path(found).resolve().parent, tmp_path_factory.mktemp("postgres")
+    tools, folder = Path(found).resolve().parent, Path(tempfile.mkdtemp(prefix="postgres"))
     as_user = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = next((item.pw_name for item in pwd.getpwall() if item.pw_name == "postgres"), None)
-        as_user = ["runuser", "-u", user or "nobody", "--"]
-        shutil.chown(folder, user or "nobody")
-        for parent in [folder.parent, folder.parent.parent]:
-            parent.chmod(0o755)
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root, and pytest's folders are root's
+        users = {item.pw_name for item in pwd.getpwall()}
+        user = "postgres" if "postgres" in users else "nobody"
+        as_user = ["runuser", "-u", user, "--"]
+        shutil.chown(folder, user)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    data = folder / "data"
-    run = {"check": True, "capture_output": True, "cwd": folder}
-    subprocess.run(
-        [*as_user, tools / "initdb", "-D", data, "-U", "loop", "--auth=trust", "--no-sync"], **run
-    )
-    server = [*as_user, tools / "pg_ctl", "-D", data, "-w"]
+    data, log = folder / "data", folder / "log"
+
+    def run(*command: object) -> None:
+        with (folder / "output").open("ab") as output:  # a server keeps what it is given open
+            subprocess.run(
+                [*as_user, *map(str, command)], check=True, cwd=folder, stdout=output, stderr=output
+            )
+
+    run(tools / "initdb", "-D", data, "-U", "loop", "--auth=trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}"
-    subprocess.run([*server, "-o", options, "-l", folder / "log", "start"], **run)
+    run(tools / "pg_ctl", "-D", data, "-w", "-o", options, "-l", log, "start")
     yield f"postgresql+psycopg://loop@127.0.0.1:{port}/postgres"
-    subprocess.run([*server, "-m", "fast", "stop"], **run)
+    run(tools / "pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
+    shutil.rmtree(folder)
 
 
 def test_a_challenger_goes_through_every_stage_in_postgresql(database_url, tmp_path):
