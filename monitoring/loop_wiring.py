@@ -11,13 +11,11 @@ from typing import Any
 import pandas as pd
 
 from configs.schema import FraudConfig
-from data.fraud import load_labels, load_transactions
-from monitoring.fraud import run_monitor
+from monitoring.fraud import observe
 from monitoring.fraud_retraining import Train, judge_challenger
 from monitoring.loop_evidence import compare_arms, compare_with_previous
 from monitoring.loop_parts import LoopParts
 from monitoring.retrain import GateVerdict
-from monitoring.retraining_policy import Alarm, Observation
 from serving.champion_changes import roll_back_champion, swap_champion
 from serving.server import get_service_folder
 from training.artefact import Artefact, load_artefact
@@ -50,32 +48,6 @@ def build_parts(train: Train) -> LoopParts:
         roll_back=roll_back,
         compare_arms=compare_arms,
         compare_with_previous=compare_with_previous,
-    )
-
-
-def observe(config: FraudConfig, now: pd.Timestamp) -> Observation:
-    """Read this tick's evidence: the feed, drift, and answers that have matured."""
-    champion = _load(config, get_champion(config.runs)[0])
-    report = run_monitor(config, now=now)
-    findings = report["quality"]["findings"]
-    seen_until = _find_seen_until(config, champion)
-    delay = pd.Timedelta(days=config.data.label_delay_days)
-    held_out = pd.Timedelta(days=config.training.test_days)
-    performance = report["performance"]
-    is_known = performance["average_precision"] is not None
-    return Observation(
-        now=now,
-        champion=champion.version,
-        champion_trained_time=seen_until + delay + held_out + delay,
-        blocking=tuple(item["message"] for item in findings if item["severity"] == "block"),
-        alarms={
-            "drift": Alarm(report["drift"]["detected"], report["drift"]["reason"]),
-            "matured": Alarm(
-                performance["is_degraded"] if is_known else None, performance["reason"]
-            ),
-        },
-        num_new_frauds=_count_new_frauds(config, since=seen_until, now=now),
-        evidence={"report": report["wrote"], "performance": performance},
     )
 
 
@@ -125,19 +97,3 @@ def roll_back(config: FraudConfig, version: str, to: str, key: str) -> None:
 
 def _load(config: FraudConfig, version: str) -> Artefact:
     return load_artefact(find_artefact(config.runs, version), version=version)
-
-
-def _find_seen_until(config: FraudConfig, model: Artefact) -> pd.Timestamp:
-    """Return the end of the days a model was fitted and calibrated on."""
-    calibration = pd.Timedelta(days=config.training.calibration_days)
-    return pd.Timestamp(model.spec.train_end_time) + calibration
-
-
-def _count_new_frauds(config: FraudConfig, *, since: pd.Timestamp, now: pd.Timestamp) -> int:
-    """Count the frauds known by ``now`` among matured transactions from ``since`` on."""
-    labels = load_labels(config.runs)
-    known = labels[(labels["label_time"] <= now) & labels["is_fraud"]]
-    until = now - pd.Timedelta(days=config.data.label_delay_days)
-    transactions = load_transactions(config.runs)
-    is_new = transactions["event_time"].between(since, until, inclusive="left")
-    return int(transactions.loc[is_new, "transaction_id"].isin(known["transaction_id"]).sum())
