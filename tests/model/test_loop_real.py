@@ -45,6 +45,7 @@ WORLD = {
     "rollout.shadow_days": 1,
     "rollout.canary_shares": [0.5],
     "rollout.canary_days": 1,
+    "rollout.watch_days": 1,
 }
 DAY = pd.Timedelta(days=1)
 
@@ -154,7 +155,7 @@ def test_a_challenger_is_trained_shadowed_tried_and_promoted_and_a_bad_one_taken
     assert third["rollout"] == "3 shadow 0.0", third
     serve(config, features, 92, 92.9, decisions="decline")
     last = tick(92.9)
-    assert (last["champion"], last["rollout"]) == ("2", None)
+    assert (last["champion"], last["rollout"]) == ("2", None), last["transitions"]
     assert last["transitions"][-1]["to_state"] == "rolled_back"
     assert any("the share declined" in reason for reason in last["transitions"][-1]["reasons"])
     assert find_version(config.runs, "previous") == "1"

@@ -1,9 +1,12 @@
 """Each edge of the loop's state machine, on a registry in a file and a script of observations."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from tests.unit.loop_world import START, LoopWorld, make_config
+from monitoring.loop_machine import advance_loop
+from tests.unit.loop_world import START, Killed, LoopWorld, make_config
 
 
 @pytest.fixture
@@ -118,6 +121,26 @@ def test_a_new_champion_that_costs_more_is_taken_back(world):
     assert world.list_steps()[-1] == "watching -> rolled_back"
     assert result["champion"] == "1"
     assert world.read()["done"] == ["promote 2", "roll back 2"]
+
+
+def test_a_way_back_that_was_only_intended_does_not_wait_for_a_look_around(world):
+    promote(world)
+
+    def die(name: str) -> None:
+        if name == "after intending rolled_back":
+            raise Killed
+
+    with pytest.raises(Killed):
+        LoopWorld(world.config, checkpoint=die).tick(4, watch="breach")
+    assert world.read()["champion"] == "2"
+
+    def fail(*_):
+        raise ValueError("the log is damaged")
+
+    parts = replace(world.parts, observe=fail)
+    with pytest.raises(ValueError, match="the log is damaged"):
+        advance_loop(world.config, now=START + pd.Timedelta(days=4), parts=parts)
+    assert world.read()["champion"] == "1"
 
 
 def test_a_champion_is_watched_while_the_next_challenger_is_on_its_way(world):
