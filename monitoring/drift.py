@@ -228,7 +228,7 @@ def _run_evidently(
     features = [name for name in names if name != SCORE]
     if not features:
         return {}
-    _import_evidently()
+    import_evidently()
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
     from evidently.presets import DataDriftPreset
@@ -264,7 +264,7 @@ def _run_evidently(
     }
 
 
-def _import_evidently() -> None:
+def import_evidently() -> None:
     """Import Evidently for the first time, its telemetry off and its imports' notes mute."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     with warnings.catch_warnings():
@@ -274,8 +274,13 @@ def _import_evidently() -> None:
 
 
 def _write_report(snapshot: Any, report: Path) -> None:  # noqa: ANN401 (Evidently ships no types)
-    """Write Evidently's page, which carries its own scripts and fonts, and its numbers as JSON."""
+    """Write Evidently's page, which carries its own scripts and fonts, and its numbers as JSON.
+
+    The snapshot holds what the page shows, for Evidently's workspace.
+    """
     with write_whole(report) as part:
         snapshot.save_html(str(part))
     with write_whole(report.with_suffix(".json")) as part:
         snapshot.save_json(str(part))
+    with write_whole(report.with_name("snapshot.json")) as part:
+        part.write_text(snapshot.dumps(), encoding="utf-8")

@@ -20,6 +20,7 @@ from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from monitoring.data_quality import Finding, QualityLimits, check_quality
 from monitoring.drift import DriftLimits, DriftVerdict, measure_drift
+from monitoring.evidently_workspace import add_report
 from monitoring.fraud_retraining import Train, describe_retraining, run_retraining
 from monitoring.late_labels import Performance, join_outcomes, measure_performance
 from monitoring.retrain import RetrainDecision, decide
@@ -112,6 +113,7 @@ def run_monitor(
         "retrain": describe_retraining(None, champion=version),
     }
     write_json(written / "monitor.json", result)
+    add_report(written, problem=config.problem)
     if decision.action == "retrain" and train is not None:
         result["retrain"] = run_retraining(config, now=window.now, train=train)
         write_json(written / "monitor.json", result)
