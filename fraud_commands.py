@@ -14,6 +14,7 @@ import typer
 
 from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
 from serve_commands import fraud_load, fraud_serve
+from status_commands import fraud_status
 from upkeep_commands import fraud_handbook, fraud_parity, fraud_rebuild, fraud_stream
 
 app = typer.Typer(
@@ -174,6 +175,9 @@ def fraud_monitor(
 
     result = run_monitor(chosen, now=as_of, since=start, train=run_train if retrain else None)
     finish(result, json=json, config=config, runs=runs)
+
+
+app.command("status")(fraud_status)
 
 
 @app.command("rollback")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from command_line import Config, Json, Runs, Set, finish, read_fraud_config
+from command_line import Config, Json, Runs, Set, finish, read_fraud_config, repeat_place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,3 +44,36 @@ def monitor_ui(
     from monitoring.monitor_ui import run_monitor_ui
 
     finish(run_monitor_ui(chosen, port=port), json=json, config=config, runs=runs)
+
+
+def fraud_status(
+    *,
+    config: Config = None,
+    runs: Runs = None,
+    settings: Set = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one page there, to open on any device.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Say what serves, how it does, what is wrong and what was decided.
+
+    In: the registry, the monitoring reports, the loop's database, the running service if one
+    answers; nothing is changed. Out: the champion and since when, its realised metrics with their
+    intervals, open alarms, the rollout under way, the last decisions; with --html as one page.
+
+    Example: throughline fraud status --html status.html
+
+    Next: what the status says
+    """
+    chosen = read_fraud_config(config, settings, {"runs": runs})
+    from configs.files import write_json
+    from monitoring.status import run_status
+    from monitoring.status_terminal import print_status
+
+    status = run_status(chosen, html=html)
+    status["next"] = repeat_place(status["next"], config=config, runs=runs)
+    if json is not None:
+        write_json(json, status)
+        status["wrote"].append(str(json))
+    print_status(status)

@@ -48,11 +48,7 @@ def read_runs(folder: Path) -> list:
     workspace = Workspace(str(folder / "workspace"))
     (project,) = workspace.list_projects()
     assert project.name == "fraud"
-    return [project_run for project_run in read_all(workspace, project.id)]
-
-
-def read_all(workspace, project_id) -> list:
-    runs = [workspace.get_run(project_id, run) for run in workspace.list_runs(project_id)]
+    runs = (workspace.get_run(project.id, run) for run in workspace.list_runs(project.id))
     return sorted(runs, key=lambda run: run.timestamp)
 
 

@@ -1,0 +1,131 @@
+"""Monitoring reports and the loop's ticks become one record of what was seen and decided.
+
+A report (``monitor.json``) and a tick may be of the same instant: the tick says what was decided,
+the report has the realised performance. Whatever either lacks is left out, so that a folder without
+a loop has a status as well as one with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from configs.files import read_json
+
+QUALITY = "quality"
+"""The name of the alarm that the data-quality gate raises; the others are named as triggers."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen and decided as of one instant.
+
+    Attributes:
+        time: As of when, UTC.
+        champion: The version that served.
+        alarms: Message of each alarm that was on, by ``quality`` or the trigger's name.
+        action: What was decided: ``keep``, ``blocked``, ``train`` or ``retrain``.
+        reasons: Why, in words.
+        held_by: What kept a wish to train from being granted, if anything did.
+        performance: The realised metrics, as in ``monitor.json``; empty where none are known.
+    """
+
+    time: pd.Timestamp
+    champion: str
+    alarms: Mapping[str, str]
+    action: str
+    reasons: tuple[str, ...]
+    held_by: str | None = None
+    performance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OpenAlarm:
+    """An alarm that is on, and since when without a break."""
+
+    name: str
+    message: str
+    since: pd.Timestamp
+
+
+def read_report(folder: Path) -> Evidence:
+    """Read a monitoring report's ``monitor.json``."""
+    report = read_json(folder / "monitor.json")
+    drift, performance = report["drift"], report["performance"]
+    alarms = {
+        QUALITY: "; ".join(
+            finding["message"]
+            for finding in report["quality"]["findings"]
+            if finding["severity"] == "block"
+        ),
+        "drift": f"{drift['reason']}: {', '.join(drift['features'])}" if drift["detected"] else "",
+        "matured": performance["reason"] if performance["is_degraded"] else "",
+    }
+    return Evidence(
+        time=pd.Timestamp(report["now"]),
+        champion=report["champion"]["version"],
+        alarms={name: message for name, message in alarms.items() if message},
+        action=report["decision"]["action"],
+        reasons=tuple(report["decision"]["reasons"]),
+        performance=performance,
+    )
+
+
+def read_tick(observation: Mapping[str, Any], decision: Mapping[str, Any]) -> Evidence:
+    """Read a row of the loop's table ``ticks``."""
+    alarms = {QUALITY: "; ".join(observation["blocking"])}
+    for name, alarm in observation["alarms"].items():
+        alarms[name] = alarm["reason"] if alarm["is_on"] else ""
+    return Evidence(
+        time=pd.Timestamp(observation["now"]),
+        champion=observation["champion"],
+        alarms={name: message for name, message in alarms.items() if message},
+        action=decision["action"],
+        reasons=tuple(decision["reasons"]),
+        held_by=decision.get("held_by"),
+        performance=observation["evidence"].get("performance") or {},
+    )
+
+
+def merge_evidence(reports: Iterable[Evidence], ticks: Iterable[Evidence]) -> list[Evidence]:
+    """Put reports and ticks in time order, one per instant."""
+    merged = {report.time: report for report in reports}
+    for tick in ticks:
+        report = merged.get(tick.time)
+        known = tick.performance or (report.performance if report else {})
+        merged[tick.time] = replace(tick, performance=known)
+    return [merged[time] for time in sorted(merged)]
+
+
+def find_open_alarms(evidence: Sequence[Evidence], *, champion: str) -> list[OpenAlarm]:
+    """Find the alarms that the newest evidence raises, and since when each has been on.
+
+    Args:
+        evidence: In time order.
+        champion: What serves: alarms about another version went with it, those of the feed stay.
+
+    Returns:
+        In the order in which the newest evidence names them; empty without evidence.
+    """
+    if not evidence:
+        return []
+    newest = evidence[-1]
+    return [
+        OpenAlarm(name, message, _find_start(evidence, name))
+        for name, message in newest.alarms.items()
+        if name == QUALITY or newest.champion == champion
+    ]
+
+
+def _find_start(evidence: Sequence[Evidence], name: str) -> pd.Timestamp:
+    """Go back while the alarm was on."""
+    start = evidence[-1].time
+    for earlier in reversed(evidence):
+        if name not in earlier.alarms:
+            break
+        start = earlier.time
+    return start

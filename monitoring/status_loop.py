@@ -1,0 +1,79 @@
+"""The loop's database becomes plain values for the status page; nothing is made or changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from configs.schema import FraudConfig
+from monitoring.loop_records import OPEN, Attempt
+from monitoring.loop_store import LoopStore
+from monitoring.loop_tables import (
+    get_database_path,
+    get_database_url,
+    open_database,
+    ticks,
+    transitions,
+)
+from monitoring.status_evidence import Evidence, read_tick
+
+
+@dataclass(frozen=True)
+class LoopRecord:
+    """What the loop's database says.
+
+    Attributes:
+        note: Why there is nothing, where there is nothing.
+        ticks: The last ones, in time order.
+        attempts: Those that are open, oldest first.
+        transitions: The last ones, newest first: ``time``, ``from_state``, ``to_state``,
+            ``trigger_key``, ``who`` and ``reasons``.
+    """
+
+    note: str | None = None
+    ticks: tuple[Evidence, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    transitions: tuple[dict[str, Any], ...] = ()
+
+
+def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> LoopRecord:
+    """Read the newest records of the loop.
+
+    Args:
+        config: ``runs`` and ``retraining.database_url`` say where the database is.
+        num_ticks: How many ticks at most.
+        num_transitions: How many transitions at most.
+    """
+    address = config.retraining.database_url
+    if address is None and not get_database_path(config.runs).exists():
+        return LoopRecord("the loop has not run yet: `throughline fraud tick` takes its first step")
+    engine = open_database(get_database_url(config.runs, address))
+    try:
+        with engine.begin() as connection:
+            last_ticks = connection.execute(
+                select(ticks).order_by(ticks.c.time.desc()).limit(num_ticks)
+            ).all()
+            steps = connection.execute(
+                select(transitions).order_by(transitions.c.id.desc()).limit(num_transitions)
+            ).all()
+        attempts = LoopStore(engine).load_attempts()
+    except OperationalError as error:
+        return LoopRecord(f"retraining.database_url does not answer: {error.orig}")
+    return LoopRecord(
+        ticks=tuple(read_tick(row.observation, row.decision) for row in reversed(last_ticks)),
+        attempts=tuple(attempt for attempt in attempts if attempt.state in OPEN),
+        transitions=tuple(
+            {
+                "time": row.time.isoformat(),
+                "from_state": row.from_state,
+                "to_state": row.to_state,
+                "trigger_key": row.trigger_key,
+                "who": row.who,
+                "reasons": list(row.reasons),
+            }
+            for row in steps
+        ),
+    )
