@@ -22,19 +22,14 @@ import pandas as pd
 
 from configs.files import read_json
 from monitoring.drift import import_evidently
+from monitoring.report_folders import REPORT_FILE, find_reports
 from monitoring.report_numbers import collect_feature_drifts, collect_numbers
 from monitoring.workspace_panels import FEATURE_DRIFT, NUMBER, PANELS, Panel
 
-REPORT_FILE = "monitor.json"
 SNAPSHOT_FILE = "snapshot.json"
 WORKSPACE = "workspace"
 NAMESPACE = uuid.UUID("9f3c0f9a-5c8b-4d6e-9d4e-6b1f8f0f6a51")
 """Ours, drawn at random; ids follow from it and a name (RFC 9562, version 5)."""
-
-
-def find_reports(folder: Path) -> list[Path]:
-    """Return the folders of all reports in the monitoring folder, the oldest first."""
-    return sorted(file.parent for file in folder.glob(f"*/{REPORT_FILE}"))
 
 
 def add_reports(folder: Path, *, problem: str) -> int:

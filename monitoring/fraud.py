@@ -23,6 +23,7 @@ from monitoring.drift import DriftLimits, DriftVerdict, measure_drift
 from monitoring.evidently_workspace import add_report
 from monitoring.fraud_retraining import Train, describe_retraining, run_retraining
 from monitoring.late_labels import Performance, join_outcomes, measure_performance
+from monitoring.report_folders import REPORT_FILE, get_monitoring_folder
 from monitoring.retrain import RetrainDecision, decide
 from serving.prediction_log import get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact, load_reference
@@ -42,11 +43,6 @@ class Window:
         """Return the rows inside, in time order."""
         inside = predictions["event_time"].between(self.since, self.until, inclusive="left")
         return predictions[inside].sort_values("event_time", kind="stable")
-
-
-def get_monitoring_folder(runs: Path) -> Path:
-    """Return the folder of the monitoring reports below ``runs``."""
-    return runs / "monitoring"
 
 
 def run_monitor(
@@ -112,11 +108,11 @@ def run_monitor(
         "decision": {"action": decision.action, "reasons": list(decision.reasons)},
         "retrain": describe_retraining(None, champion=version),
     }
-    write_json(written / "monitor.json", result)
+    write_json(written / REPORT_FILE, result)
     add_report(written, problem=config.problem)
     if decision.action == "retrain" and train is not None:
         result["retrain"] = run_retraining(config, now=window.now, train=train)
-        write_json(written / "monitor.json", result)
+        write_json(written / REPORT_FILE, result)
     return {
         **result,
         "wrote": [str(path) for path in sorted(written.iterdir())],

@@ -14,8 +14,8 @@ from typing import Any
 
 from configs.progress import show_progress
 from configs.schema import FraudConfig
-from monitoring.evidently_workspace import WORKSPACE, add_reports, find_reports, make_application
-from monitoring.fraud import get_monitoring_folder
+from monitoring.evidently_workspace import WORKSPACE, add_reports, make_application
+from monitoring.report_folders import find_reports, get_monitoring_folder
 
 HOST = "127.0.0.1"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 
+from configs.files import read_json
 from configs.schema import FraudConfig
-from monitoring.evidently_workspace import find_reports
-from monitoring.fraud import get_monitoring_folder
 from monitoring.loop_records import Attempt
+from monitoring.report_folders import find_reports, get_monitoring_folder
 from monitoring.status_evidence import (
     QUALITY,
     Evidence,
@@ -29,7 +29,8 @@ from monitoring.status_evidence import (
 from monitoring.status_loop import read_loop
 from serving.champion_changes import AUDIT_FILE
 from serving.server import get_service_folder
-from training.artefact import load_artefact
+from training.artefact import SPEC_FILE
+from training.model_spec import read_spec
 from training.registry import (
     PREVIOUS,
     find_version,
@@ -112,7 +113,7 @@ def collect_status(config: FraudConfig) -> dict[str, Any]:
 
 
 def _describe_champion(runs: Path, version: str, folder: Path) -> dict[str, Any]:
-    spec = load_artefact(folder, version=version).spec
+    spec = read_spec(read_json(folder / SPEC_FILE))
     return {
         "version": version,
         "kind": spec.kind,

@@ -54,12 +54,12 @@ class _Scale:
         self.low, self.high = max(min(heights) - margin, 0.0), min(max(heights) + margin, 1.0)
 
     def x(self, time: str) -> float:
-        share: float = (pd.Timestamp(time) - self.start) / (self.end - self.start)
+        share = (pd.Timestamp(time) - self.start) / (self.end - self.start)
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
 
     def y(self, height: float) -> float:
         share = (height - self.low) / (self.high - self.low)
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+        return round(HEIGHT - BOTTOM - float(share) * (HEIGHT - TOP - BOTTOM), 1)
 
     def place(self, point: Mapping[str, Any], name: str) -> str:
         return f"{self.x(point['time'])},{self.y(point[name])}"

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from configs.files import read_json
+from monitoring.report_folders import REPORT_FILE
 
 QUALITY = "quality"
 """The name of the alarm that the data-quality gate raises; the others are named as triggers."""
@@ -54,7 +55,7 @@ class OpenAlarm:
 
 def read_report(folder: Path) -> Evidence:
     """Read a monitoring report's ``monitor.json``."""
-    report = read_json(folder / "monitor.json")
+    report = read_json(folder / REPORT_FILE)
     drift, performance = report["drift"], report["performance"]
     alarms = {
         QUALITY: "; ".join(

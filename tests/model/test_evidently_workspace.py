@@ -7,7 +7,8 @@ import pytest
 
 from configs.files import write_json
 from monitoring.drift import import_evidently
-from monitoring.evidently_workspace import add_report, add_reports, find_reports, make_application
+from monitoring.evidently_workspace import add_report, add_reports, make_application
+from monitoring.report_folders import find_reports
 from monitoring.report_numbers import collect_numbers
 from monitoring.workspace_panels import FEATURE_DRIFT, NUMBER, PANELS
 
