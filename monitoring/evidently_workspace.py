@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,45 @@ def add_report(report: Path, *, problem: str) -> bool:
     Returns:
         Whether it was new.
     """
-    workspace = report.parent / WORKSPACE
+    drawn = report / SNAPSHOT_FILE
+    return add_run(
+        report.parent,
+        problem=problem,
+        name=report.name,
+        read=lambda: read_json(report / REPORT_FILE),
+        read_pictures=lambda: read_json(drawn)["widgets"] if drawn.exists() else [],
+    )
+
+
+def add_run(
+    folder: Path,
+    *,
+    problem: str,
+    name: str,
+    read: Callable[[], Mapping[str, Any]],
+    read_pictures: Callable[[], Sequence[Any]] = list,
+) -> bool:
+    """Add a run unless one of its name is there.
+
+    Args:
+        folder: The monitoring folder.
+        problem: The project's name.
+        name: The run's.
+        read: Returns what was found, as ``monitor.json`` holds it; only called for a new run.
+        read_pictures: Returns Evidently's widgets, to be shown below the decision.
+
+    Returns:
+        Whether it was new.
+    """
+    workspace = folder / WORKSPACE
     project = workspace / str(_make_id(problem))
-    file = project / "snapshots" / f"{_make_id(f'{problem}/{report.name}')}.json"
+    file = project / "snapshots" / f"{_make_id(f'{problem}/{name}')}.json"
     if file.exists():
         return False
     if not project.exists():
         _write_project(workspace, problem)
-    _place(file, _make_run(report).json(), workspace=workspace)
+    run = _make_run(name, read(), read_pictures())
+    _place(file, run.json(), workspace=workspace)
     return True
 
 
@@ -109,17 +140,14 @@ def _make_panel(panel: Panel) -> Any:  # noqa: ANN401 (Evidently ships no types)
     )
 
 
-def _make_run(report: Path) -> Any:  # noqa: ANN401 (Evidently ships no types)
-    """Build a report's run: what it found in words, Evidently's pictures, our numbers."""
+def _make_run(name: str, found: Mapping[str, Any], pictures: Sequence[Any]) -> Any:  # noqa: ANN401
+    """Build a run: what was found in words, Evidently's pictures, our numbers."""
     import_evidently()
     from evidently.core.serialization import ReportModel, SnapshotModel
 
-    found = read_json(report / REPORT_FILE)
-    drawn = report / SNAPSHOT_FILE
-    pictures = read_json(drawn)["widgets"] if drawn.exists() else []
     return SnapshotModel(
         report=ReportModel(items=[]),
-        name=report.name,
+        name=name,
         timestamp=pd.Timestamp(found["now"]).to_pydatetime(),
         metadata={
             "champion": found["champion"]["version"],

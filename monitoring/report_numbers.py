@@ -15,6 +15,7 @@ PERFORMANCE_NUMBERS = (
     "card_precision_at_100",
     "cost_per_1000",
     "brier_score",
+    "fraud_ratio",
     "immature_share",
 )
 """Keys of ``performance`` that are shown as they are; ``<key>_interval`` gives two more numbers."""
@@ -27,10 +28,11 @@ def collect_numbers(report: Mapping[str, Any]) -> dict[str, float]:
         report: What ``monitor.json`` holds: ``rows``, ``quality``, ``drift``, ``performance``.
 
     Returns:
-        ``predictions``, ``blocking_findings``, ``drifted_features``, ``drifted_share`` (of the
-        features compared), ``score_drift`` (distance over threshold), and of the realised
-        performance each of ``PERFORMANCE_NUMBERS`` with ``<name>_low`` and ``<name>_high``, the
-        ends of its interval. Only what the report knows.
+        ``predictions``, ``blocking_findings``, ``drifted_features``, ``drifted_importance`` (share
+        of the features' importance), ``score_drift`` (distance over threshold),
+        ``estimated_average_precision`` (without labels), and of the realised performance each of
+        ``PERFORMANCE_NUMBERS`` with ``<name>_low`` and ``<name>_high``, the ends of its interval.
+        Only what the report knows.
 
     >>> collect_numbers({"rows": 3, "performance": {"average_precision": None}})
     {'predictions': 3.0}
@@ -56,11 +58,11 @@ def _find_numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "blocking_findings", sum(finding["severity"] == "block" for finding in findings)
     drift = report.get("drift", {})
     if columns := drift.get("columns"):
-        num_drifted = sum(column["drifted"] for column in columns.values())
-        yield "drifted_features", num_drifted
-        yield "drifted_share", num_drifted / len(columns)
+        yield "drifted_features", sum(column["drifted"] for column in columns.values())
+        yield "drifted_importance", drift.get("drifted_importance")
     if score := drift.get("score"):
         yield "score_drift", score["value"] / score["threshold"]
+    yield "estimated_average_precision", report.get("estimate", {}).get("average_precision")
     performance = report.get("performance", {})
     for name in PERFORMANCE_NUMBERS:
         yield name, performance.get(name)

@@ -54,26 +54,42 @@ class OpenAlarm:
 
 
 def read_report(folder: Path) -> Evidence:
-    """Read a monitoring report's ``monitor.json``."""
-    report = read_json(folder / REPORT_FILE)
-    drift, performance = report["drift"], report["performance"]
+    """Read a monitoring report."""
+    return _read_look(read_json(folder / REPORT_FILE))
+
+
+def _read_look(report: Mapping[str, Any]) -> Evidence:
+    """Read what a look found and what was decided on it, as ``monitor.json`` has them."""
     alarms = {
         QUALITY: "; ".join(
             finding["message"]
             for finding in report["quality"]["findings"]
             if finding["severity"] == "block"
-        ),
-        "drift": f"{drift['reason']}: {', '.join(drift['features'])}" if drift["detected"] else "",
-        "matured": performance["reason"] if performance["is_degraded"] else "",
+        )
     }
+    for name, alarm in _find_alarms(report).items():
+        alarms[name] = alarm["reason"] if alarm["is_on"] else ""
     return Evidence(
         time=pd.Timestamp(report["now"]),
         champion=report["champion"]["version"],
         alarms={name: message for name, message in alarms.items() if message},
         action=report["decision"]["action"],
         reasons=tuple(report["decision"]["reasons"]),
-        performance=performance,
+        performance=report["performance"],
     )
+
+
+def _find_alarms(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the triggers' alarms; reports of earlier releases had only what they are made of."""
+    if "alarms" in report:
+        found: Mapping[str, Any] = report["alarms"]
+        return found
+    drift, performance = report["drift"], report["performance"]
+    reason = f"{drift['reason']}: {', '.join(drift['features'])}"
+    return {
+        "drift": {"is_on": drift["detected"], "reason": reason},
+        "matured": {"is_on": performance["is_degraded"], "reason": performance["reason"]},
+    }
 
 
 def read_tick(observation: Mapping[str, Any], decision: Mapping[str, Any]) -> Evidence:
@@ -123,10 +139,12 @@ def find_open_alarms(evidence: Sequence[Evidence], *, champion: str) -> list[Ope
 
 
 def _find_start(evidence: Sequence[Evidence], name: str) -> pd.Timestamp:
-    """Go back while the alarm was on."""
-    start = evidence[-1].time
+    """Go back while the alarm was on, and about the same version unless it is the feed's."""
+    newest = evidence[-1]
+    start = newest.time
     for earlier in reversed(evidence):
-        if name not in earlier.alarms:
+        is_of_another = name != QUALITY and earlier.champion != newest.champion
+        if name not in earlier.alarms or is_of_another:
             break
         start = earlier.time
     return start

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from configs.schema import FraudConfig
 from monitoring.loop_records import OPEN, Attempt
@@ -50,8 +51,8 @@ def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> L
     address = config.retraining.database_url
     if address is None and not get_database_path(config.runs).exists():
         return LoopRecord("the loop has not run yet: `throughline fraud tick` takes its first step")
-    engine = open_database(get_database_url(config.runs, address))
     try:
+        engine = open_database(get_database_url(config.runs, address))
         with engine.begin() as connection:
             last_ticks = connection.execute(
                 select(ticks).order_by(ticks.c.time.desc()).limit(num_ticks)
@@ -60,8 +61,8 @@ def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> L
                 select(transitions).order_by(transitions.c.id.desc()).limit(num_transitions)
             ).all()
         attempts = LoopStore(engine).load_attempts()
-    except OperationalError as error:
-        return LoopRecord(f"retraining.database_url does not answer: {error.orig}")
+    except DBAPIError as error:
+        return LoopRecord(f"the loop's database cannot be read: {error.orig}")
     return LoopRecord(
         ticks=tuple(read_tick(row.observation, row.decision) for row in reversed(last_ticks)),
         attempts=tuple(attempt for attempt in attempts if attempt.state in OPEN),
@@ -77,3 +78,15 @@ def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> L
             for row in steps
         ),
     )
+
+
+def read_tick_looks(config: FraudConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what each tick of the loop found and decided, as ``monitor.json`` holds it, by name."""
+    address = config.retraining.database_url
+    if address is None and not get_database_path(config.runs).exists():
+        return
+    with open_database(get_database_url(config.runs, address)).begin() as connection:
+        rows = connection.execute(select(ticks).order_by(ticks.c.time)).all()
+    for row in rows:
+        if found := row.observation["evidence"]:
+            yield f"tick {row.time.isoformat()}", {**found, "decision": row.decision}

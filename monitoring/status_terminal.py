@@ -60,13 +60,15 @@ def _collect_facts(status: Mapping[str, Any]) -> dict[str, Any]:
             f"{performance['immature_share']:.0%} of {performance['num_predictions']:,} "
             f"predictions, as of {format_value(performance['as_of'])}"
         )
-    for attempt in status["attempts"]:
-        frozen = ", frozen: the feed is broken" if attempt["is_frozen"] else ""
-        facts["under way"] = (
-            f"{attempt['trigger_key']} in {attempt['stage']} since "
-            f"{format_value(attempt['state_time'])}{frozen}"
-        )
+    if status["attempts"]:
+        facts["under way"] = "; ".join(map(_describe_attempt, status["attempts"]))
     return facts
+
+
+def _describe_attempt(attempt: Mapping[str, Any]) -> str:
+    frozen = ", frozen: the feed is broken" if attempt["is_frozen"] else ""
+    since = format_value(attempt["state_time"])
+    return f"{attempt['trigger_key']} in {attempt['stage']} since {since}{frozen}"
 
 
 def _describe_rollout(rollout: Mapping[str, Any] | None) -> str:

@@ -55,8 +55,10 @@ PANELS = (
             average_precision_low="95 % interval, low",
             average_precision_high="95 % interval, high",
             expected_average_precision="on the champion's own test period",
+            estimated_average_precision="estimated without labels",
         ),
-        subtitle="On matured labels only; a report without enough of them has no point.",
+        subtitle="Realised: on matured labels only, where there are enough. Estimated: if only the "
+        "inputs moved.",
         size="full",
     ),
     Panel(
@@ -96,7 +98,11 @@ PANELS = (
         _name(drifted_features="features"),
         subtitle="How many features are past their threshold.",
         plot="bar",
-        size="full",
+    ),
+    Panel(
+        "Drifted importance",
+        _name(drifted_importance="of the features' importance"),
+        subtitle="The share of what the champion looks at that is past its threshold.",
     ),
     Panel(
         "Features",

@@ -20,7 +20,8 @@ REPORT = {
     "champion": {"name": "lightgbm", "version": "3"},
     "rows": 2000,
     "quality": {"findings": []},
-    "drift": {"columns": {"amount_log": COLUMN}, "score": COLUMN},
+    "drift": {"columns": {"amount_log": COLUMN}, "score": COLUMN, "drifted_importance": 0.3},
+    "estimate": {"average_precision": 0.62},
     "performance": {
         name: value
         for metric in ("average_precision", "cost_per_1000")

@@ -30,9 +30,14 @@ REPORT = {
 }
 
 
-def test_drifted_features_are_counted_and_shared_among_those_compared():
-    numbers = collect_numbers(REPORT)
-    assert (numbers["drifted_features"], numbers["drifted_share"]) == (1.0, 0.5)
+def test_drifted_features_are_counted():
+    assert collect_numbers(REPORT)["drifted_features"] == 1.0
+
+
+def test_an_estimate_without_labels_is_not_taken_for_realised():
+    numbers = collect_numbers(REPORT | {"estimate": {"average_precision": 0.4}})
+    found = numbers["average_precision"], numbers["estimated_average_precision"]
+    assert found == (0.6, 0.4)
 
 
 def test_only_findings_that_block_are_counted():
@@ -56,6 +61,6 @@ def test_what_is_not_known_is_no_number(unknown):
     assert "average_precision" not in collect_numbers(REPORT | {"performance": performance})
 
 
-def test_a_report_in_which_nothing_was_compared_has_no_share_of_drifted_features():
+def test_a_report_in_which_nothing_was_compared_has_no_number_of_drifted_features():
     drift = {"columns": {}, "score": None}
-    assert "drifted_share" not in collect_numbers(REPORT | {"drift": drift})
+    assert "drifted_features" not in collect_numbers(REPORT | {"drift": drift})
