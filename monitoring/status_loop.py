@@ -1,13 +1,14 @@
-"""The loop's database becomes plain values for the status page; nothing is made or changed."""
+"""The loop's database becomes plain values for the status; where there is none, none is made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from configs.schema import FraudConfig
 from monitoring.loop_records import OPEN, Attempt
@@ -48,21 +49,20 @@ def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> L
         num_ticks: How many ticks at most.
         num_transitions: How many transitions at most.
     """
-    address = config.retraining.database_url
-    if address is None and not get_database_path(config.runs).exists():
+    if not _has_database(config):
         return LoopRecord("the loop has not run yet: `throughline fraud tick` takes its first step")
     try:
-        engine = open_database(get_database_url(config.runs, address))
-        with engine.begin() as connection:
-            last_ticks = connection.execute(
-                select(ticks).order_by(ticks.c.time.desc()).limit(num_ticks)
-            ).all()
-            steps = connection.execute(
-                select(transitions).order_by(transitions.c.id.desc()).limit(num_transitions)
-            ).all()
-        attempts = LoopStore(engine).load_attempts()
-    except DBAPIError as error:
-        return LoopRecord(f"the loop's database cannot be read: {error.orig}")
+        with _open(config) as engine:
+            attempts = LoopStore(engine).load_attempts()
+            with engine.begin() as connection:
+                last_ticks = connection.execute(
+                    select(ticks).order_by(ticks.c.time.desc()).limit(num_ticks)
+                ).all()
+                steps = connection.execute(
+                    select(transitions).order_by(transitions.c.id.desc()).limit(num_transitions)
+                ).all()
+    except (SQLAlchemyError, RuntimeError) as error:
+        return LoopRecord(f"the loop's database cannot be read: {' '.join(str(error).split())}")
     return LoopRecord(
         ticks=tuple(read_tick(row.observation, row.decision) for row in reversed(last_ticks)),
         attempts=tuple(attempt for attempt in attempts if attempt.state in OPEN),
@@ -82,11 +82,20 @@ def read_loop(config: FraudConfig, *, num_ticks: int, num_transitions: int) -> L
 
 def read_tick_looks(config: FraudConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what each tick of the loop found and decided, as ``monitor.json`` holds it, by name."""
-    address = config.retraining.database_url
-    if address is None and not get_database_path(config.runs).exists():
+    if not _has_database(config):
         return
-    with open_database(get_database_url(config.runs, address)).begin() as connection:
+    with _open(config) as engine, engine.begin() as connection:
         rows = connection.execute(select(ticks).order_by(ticks.c.time)).all()
     for row in rows:
         if found := row.observation["evidence"]:
             yield f"tick {row.time.isoformat()}", {**found, "decision": row.decision}
+
+
+def _has_database(config: FraudConfig) -> bool:
+    """Whether there is one to read; asking makes none."""
+    is_elsewhere = config.retraining.database_url is not None
+    return is_elsewhere or get_database_path(config.runs).is_file()
+
+
+def _open(config: FraudConfig) -> AbstractContextManager[Engine]:
+    return open_database(get_database_url(config.runs, config.retraining.database_url))

@@ -112,12 +112,13 @@ def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding
     return run_id
 
 
-def register(runs: Path, run_id: str) -> str:
+def register(runs: Path, run_id: str, *, tags: Mapping[str, str] | None = None) -> str:
     """Make a run's model a version of the registered model.
 
     Args:
         runs: Output folder.
         run_id: From ``log_run``.
+        tags: The version's, by name: there from its first instant, for ``find_tagged_version``.
 
     Returns:
         The version, "1" for the first.
@@ -130,7 +131,17 @@ def register(runs: Path, run_id: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-    return str(client.create_model_version(MODEL_NAME, source, run_id).version)
+    return str(client.create_model_version(MODEL_NAME, source, run_id, tags=tags).version)
+
+
+def find_tagged_version(runs: Path, name: str, text: str) -> str | None:
+    """Return the oldest version registered with a tag, or ``None``; makes no files."""
+    database = get_database_path(runs)
+    if not database.is_file():
+        return None
+    found = _open_client(database).search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = [int(version.version) for version in found if version.tags.get(name) == text]
+    return str(min(versions)) if versions else None
 
 
 def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> str | None:
