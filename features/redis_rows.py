@@ -44,15 +44,16 @@ class RedisRows:
 
     Args:
         url: As for ``features.redis_link.open_link``.
+        refresh_seconds: As for ``features.shared_summaries.SharedSummaries``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, refresh_seconds: float = 0.0) -> None:
         self._url = url
         self._link: RedisLink | None = None
         self._opening = asyncio.Lock()
         self._num_reading = 0
         self._changes: list[Sequence[bytes] | None] = []
-        self.summaries = SharedSummaries()
+        self.summaries = SharedSummaries(refresh_seconds=refresh_seconds)
 
     async def read(self, requests: RowRequests) -> RowStates:
         """Read the states of a batch's entities; see ``features.row_states.RowReader``."""

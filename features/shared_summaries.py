@@ -6,7 +6,8 @@ A summary known to be outdated can still be read: requests under way were promis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,9 +46,21 @@ class Located(NamedTuple):
 
 
 class SharedSummaries:
-    """Summaries by entity."""
+    """Summaries by entity.
 
-    def __init__(self) -> None:
+    Args:
+        refresh_seconds: How long a merchant that changed may go unread. A busy one changes with
+            every micro-batch of the stream, and its month is the largest state there is.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self, *, refresh_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._refresh_seconds = refresh_seconds
+        self._clock = clock
+        self._refreshed_at = float("-inf")
+        self._changed_merchants: set[str] = set()
         self._merchants = SummaryArena()
         self._categories = SummaryArena()
         self._outdated_merchants: set[str] = set()
@@ -62,10 +75,20 @@ class SharedSummaries:
             or len(self._categories.places) > MAX_ENTITIES
         ):
             self.clear()
+        if self._changed_merchants:
+            self._refresh()
         return (
             _select(merchants, self._merchants, self._outdated_merchants),
             _select(categories, self._categories, self._outdated_categories),
         )
+
+    def _refresh(self) -> None:
+        """Have merchants that changed read again, all at once, every ``refresh_seconds``."""
+        now = self._clock()
+        if now - self._refreshed_at >= self._refresh_seconds:
+            self._refreshed_at = now
+            self._outdated_merchants |= self._changed_merchants
+            self._changed_merchants.clear()
 
     def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
         """Keep a merchant's states; ``None`` says that the store has none.
@@ -97,8 +120,8 @@ class SharedSummaries:
         self._outdated_categories.update(self._categories.places)
 
     def mark_merchant_outdated(self, merchant: str) -> None:
-        """Read a merchant again before the next request that names it."""
-        self._outdated_merchants.add(merchant)
+        """Read a merchant again before a request that names it, ``refresh_seconds`` from now."""
+        self._changed_merchants.add(merchant)
 
     def mark_category_outdated(self, category: str) -> None:
         """Read a category again before the next request that names it."""
@@ -109,6 +132,7 @@ class SharedSummaries:
         for arena in (self._merchants, self._categories):
             arena.clear()
         self._outdated_merchants.clear()
+        self._changed_merchants.clear()
         self._outdated_categories.clear()
 
     def has(self, requests: RowRequests, row: int) -> bool:

@@ -121,3 +121,26 @@ def test_more_entities_than_are_kept_are_all_forgotten(monkeypatch):
     for merchant in ("m1", "m2", "m3"):
         summaries.put_merchant(merchant, None, None)
     assert sorted(summaries.list_missing(["m1", "m3"], [])[0]) == ["m1", "m3"]
+
+
+def test_a_merchant_that_keeps_changing_is_read_again_once_per_refresh():
+    now = [0.0]
+    summaries = SharedSummaries(refresh_seconds=0.5, clock=lambda: now[0])
+    num_reads = 0
+    for tick in range(100):  # ten seconds
+        now[0] = tick / 10
+        summaries.mark_merchant_outdated("m1")
+        for merchant in summaries.list_missing(["m1"], [])[0]:
+            summaries.put_merchant(merchant, None, None)
+            num_reads += 1
+    assert num_reads == 20
+
+
+def test_a_merchant_never_read_and_all_after_a_lost_link_do_not_wait_for_the_refresh():
+    summaries = SharedSummaries(refresh_seconds=1e9, clock=lambda: 0.0)
+    summaries.put_merchant("m1", None, None)
+    summaries.mark_merchant_outdated("m1")
+    summaries.list_missing([], [])
+    assert summaries.list_missing(["m2"], [])[0] == ["m2"]
+    summaries.mark_all_outdated()
+    assert summaries.list_missing(["m1"], [])[0] == ["m1"]
