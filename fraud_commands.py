@@ -17,6 +17,7 @@ import typer
 from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
 from loop_commands import fraud_tick
 from serve_commands import fraud_load, fraud_serve
+from status_commands import fraud_status
 from upkeep_commands import fraud_handbook, fraud_parity, fraud_rebuild, fraud_stream
 
 app = typer.Typer(
@@ -182,6 +183,7 @@ def fraud_monitor(
 
 
 app.command("tick")(fraud_tick)
+app.command("status")(fraud_status)
 
 
 @app.command("rollback")
