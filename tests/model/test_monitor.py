@@ -161,6 +161,7 @@ def test_a_sound_feed_from_an_unchanged_world_is_kept_and_written_down(config, a
         "monitor.json",
         "report.html",
         "report.json",
+        "snapshot.json",
     ]
     written = read_json(Path(result["wrote"][0]))
     assert written == {key: result[key] for key in written}
