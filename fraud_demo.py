@@ -1,6 +1,6 @@
 """One command tells the whole story of the fraud problem, and writes the page that shows it.
 
-Raw events become features, three models, a served champion; a stream is replayed over HTTP; the
+Raw events become features, four models, a served champion; a stream is replayed over HTTP; the
 world changes, drift is found, a challenger is trained, passes the gate, and the running service
 picks it up. Every step is the real stage a user would run; this module only decides the order and
 writes down what happened.

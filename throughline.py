@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 import bench_commands
 import fraud_commands
+import status_commands
 from command_line import read_place, repeat_place
 
 # What the libraries below would otherwise do behind the user's back; a value already set wins.
@@ -39,6 +40,7 @@ app = typer.Typer(
     help="Throughline: an ML system from raw events to served predictions and back to retraining.",
 )
 app.add_typer(fraud_commands.app, name="fraud")
+app.add_typer(status_commands.app, name="monitor")
 app.add_typer(bench_commands.app, name="bench")
 
 

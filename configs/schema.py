@@ -114,6 +114,7 @@ class ServingSection(Frozen):
     lane: Literal["parser", "asgi"]
     max_waiting_rows: PositiveInt
     store_deadline_ms: PositiveFloat
+    merchant_refresh_ms: Annotated[float, Field(ge=0.0)]
     last_known_seconds: PositiveFloat
     breaker_failures: PositiveInt
     breaker_open_seconds: PositiveFloat

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from string import hexdigits
+from textwrap import wrap
 from typing import Any
 
 from rich import box
@@ -20,6 +21,8 @@ MAX_LISTED = 12
 SHA256_LENGTH = 64
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 MAX_COLUMNS = 4
+MIN_LABEL = 16
+"""Narrowest column of names; where a table still does not fit, its last columns are left out."""
 INTERVAL = "_interval"
 LAST_KEYS = ("wrote", "next")
 NAMES = {
@@ -44,7 +47,8 @@ def print_result(result: Mapping[str, Any], *, console: Console | None = None) -
         console: Where to print; standard output when ``None``.
     """
     console = console or Console()
-    for part in _render({key: value for key, value in result.items() if key not in LAST_KEYS}):
+    facts = {key: value for key, value in result.items() if key not in LAST_KEYS}
+    for part in _render(facts, width=console.width):
         console.print(part)
     for path in result.get("wrote", ()):
         console.print(Text(f"wrote  {path}"), soft_wrap=True)
@@ -107,7 +111,7 @@ def _format_list(items: list[str]) -> str:
     return ", ".join(items) or "none"
 
 
-def _render(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
+def _render(facts: Mapping[str, Any], *, width: int) -> Iterator[RenderableType]:
     """Yield the plain facts as one aligned list, then a table per mapping of mappings."""
     lines = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     for key, value in facts.items():
@@ -119,7 +123,7 @@ def _render(facts: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield lines
     for key, value in facts.items():
         if _is_table(value):
-            yield _build_table(key, value)
+            yield _build_table(key, value, width=width)
 
 
 def _format_mapping(facts: Mapping[str, Any], *, is_inner: bool = False) -> str:
@@ -149,7 +153,7 @@ def _fits_a_cell(value: object) -> bool:
     return not any(isinstance(item, Mapping) for item in items)
 
 
-def _build_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
+def _build_table(title: str, groups: Mapping[str, Mapping[str, Any]], *, width: int) -> Table:
     """Lay out one column per group and one row per measure; with many groups, the other way.
 
     A missing value stays empty. Groups in rows leave their intervals to the JSON file.
@@ -176,13 +180,38 @@ def _build_table(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
                 for measure in measures
             },
         )
+    table = _lay_out(title, header, rows)
+    if _measure(table) > width:
+        table = _lay_out(title, header, rows, is_stacked=True)
+    while _measure(table) > width and len(header) > 1:
+        header, rows = header[:-1], {name: values[:-1] for name, values in rows.items()}
+        table = _lay_out(title, header, rows, is_stacked=True)
+        table.caption = Text("too narrow for more: see --json")
+    return table
+
+
+def _measure(table: Table) -> int:
+    """Count the columns of a terminal that a table needs: cells, padding and what divides them."""
+    return sum((column.min_width or 0) + 3 for column in table.columns) + 1
+
+
+def _lay_out(
+    title: str, header: list[str], rows: Mapping[str, list[Any]], *, is_stacked: bool = False
+) -> Table:
+    """Make a table whose numbers are never cut, however narrow the terminal is."""
     table = Table(
         title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column("", overflow="fold")
-    for name in header:
-        table.add_column(Text(format_name(name)), justify="right")
-    for name, values in rows.items():
-        label = "  95 % interval" if name.endswith(INTERVAL) else format_name(name)
+    labels = ["  95 % interval" if name.endswith(INTERVAL) else format_name(name) for name in rows]
+    table.add_column(
+        "", overflow="fold", min_width=min(MIN_LABEL, max(map(len, labels), default=0))
+    )
+    for place, name in enumerate(header):
+        cells = [format_value(values[place]) for values in rows.values()]
+        words = format_name(name).split() if is_stacked else [format_name(name)]
+        width = max(map(len, [*words, *cells]), default=1)
+        header_lines = "\n".join(wrap(format_name(name), width))
+        table.add_column(Text(header_lines), justify="right", min_width=width, no_wrap=True)
+    for label, values in zip(labels, rows.values(), strict=True):
         table.add_row(Text(label), *(Text(format_value(value)) for value in values))
     return table

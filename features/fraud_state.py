@@ -145,7 +145,7 @@ def unpack(state: bytes | None, dtype: np.dtype) -> np.ndarray:
     if state is None:
         return np.empty(0, dtype)
     start = _HEADER.size + count_tiles(state) * TILE.itemsize
-    if start > len(state) or (len(state) - start) % dtype.itemsize:
+    if (len(state) - start) % dtype.itemsize:
         raise unreadable()
     return np.frombuffer(state, dtype, offset=start)
 
@@ -168,6 +168,8 @@ def count_tiles(state: bytes) -> int:
     if len(state) < _HEADER.size or state[:8] != MAGIC:
         raise unreadable()
     num_tiles: int = _HEADER.unpack_from(state)[1]
+    if not 0 <= num_tiles * TILE.itemsize <= len(state) - _HEADER.size:
+        raise unreadable()
     return num_tiles
 
 

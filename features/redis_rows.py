@@ -44,15 +44,16 @@ class RedisRows:
 
     Args:
         url: As for ``features.redis_link.open_link``.
+        refresh_seconds: As for ``features.shared_summaries.SharedSummaries``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, refresh_seconds: float = 0.0) -> None:
         self._url = url
         self._link: RedisLink | None = None
         self._opening = asyncio.Lock()
         self._num_reading = 0
         self._changes: list[Sequence[bytes] | None] = []
-        self.summaries = SharedSummaries()
+        self.summaries = SharedSummaries(refresh_seconds=refresh_seconds)
 
     async def read(self, requests: RowRequests) -> RowStates:
         """Read the states of a batch's entities; see ``features.row_states.RowReader``."""
@@ -143,15 +144,9 @@ class RedisRows:
         rest = iter(replies[border:])
         ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
         for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            try:
-                self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
-            except ValueError:
-                self.summaries.put_unreadable_merchant(merchant)
+            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
-            try:
-                self.summaries.put_category(category, _unwrap(states[0]))
-            except ValueError:
-                self.summaries.put_unreadable_category(category)
+            self.summaries.put_category(category, _unwrap(states[0]))
         for keys in self._changes[num_changes:]:
             self._mark_changed(keys)
         located = self.summaries.locate(requests.merchants, requests.categories)
@@ -185,4 +180,8 @@ def _get(entity: str, states: Sequence[str]) -> bytes:
 
 
 def _unwrap(value: bytes | None) -> bytes | None:
-    return None if value is None else decode_value(value)
+    """Take out the state; a value that wraps none is given as it is, and is no state either."""
+    try:
+        return None if value is None else decode_value(value)
+    except ValueError:
+        return value

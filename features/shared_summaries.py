@@ -6,7 +6,8 @@ A summary known to be outdated can still be read: requests under way were promis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,6 @@ MAX_ENTITIES = 200_000
 """More are not kept: the memory of those seldom asked for is worth more than reading them again."""
 MERCHANT_STATES = ("merchant_events", "merchant_labels")
 CATEGORY_STATES = ("category_labels",)
-
-
 UNREADABLE_PLACE = -2
 """Where an entity's summary is if the store's bytes are no state."""
 
@@ -34,7 +33,8 @@ class Located(NamedTuple):
     """The summaries of a batch, which stay as they are now.
 
     Attributes:
-        places: Where each row's merchant and category begin, -1 if it names none. ``(rows, 2)``.
+        places: Where each row's merchant and category begin, -1 if it names none and
+            ``UNREADABLE_PLACE`` if the store's bytes are no state. Shape ``(rows, 2)``.
         merchants: Words.
         categories: Words.
     """
@@ -45,9 +45,21 @@ class Located(NamedTuple):
 
 
 class SharedSummaries:
-    """Summaries by entity."""
+    """Summaries by entity.
 
-    def __init__(self) -> None:
+    Args:
+        refresh_seconds: How long a merchant that changed may go unread. A busy one changes with
+            every micro-batch of the stream, and its month is the largest state there is.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self, *, refresh_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._refresh_seconds = refresh_seconds
+        self._clock = clock
+        self._refreshed_at = float("-inf")
+        self._changed_merchants: set[str] = set()
         self._merchants = SummaryArena()
         self._categories = SummaryArena()
         self._outdated_merchants: set[str] = set()
@@ -62,33 +74,41 @@ class SharedSummaries:
             or len(self._categories.places) > MAX_ENTITIES
         ):
             self.clear()
+        if self._changed_merchants:
+            self._refresh()
         return (
             _select(merchants, self._merchants, self._outdated_merchants),
             _select(categories, self._categories, self._outdated_categories),
         )
 
-    def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
-        """Keep a merchant's states; ``None`` says that the store has none.
+    def _refresh(self) -> None:
+        """Have merchants that changed read again, all at once, every ``refresh_seconds``."""
+        now = self._clock()
+        if now - self._refreshed_at >= self._refresh_seconds:
+            self._refreshed_at = now
+            self._outdated_merchants |= self._changed_merchants
+            self._changed_merchants.clear()
 
-        Raises:
-            ValueError: If the bytes are no state.
+    def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
+        """Keep a merchant's states, of which bytes that are no state cost its own rows alone.
+
+        Args:
+            merchant: Found from now on, at ``UNREADABLE_PLACE`` if its bytes are no state.
+            events: ``None`` says that the store has none.
+            labels: As ``events``.
         """
-        self._merchants.put(merchant, summarise_merchant(events, labels))
+        try:
+            self._merchants.put(merchant, summarise_merchant(events, labels))
+        except ValueError:
+            self._merchants.put_place(merchant, UNREADABLE_PLACE)
         self._outdated_merchants.discard(merchant)
 
     def put_category(self, category: str, labels: bytes | None) -> None:
         """Keep a category's state; see ``put_merchant``."""
-        self._categories.put(category, summarise_labels(labels))
-        self._outdated_categories.discard(category)
-
-    def put_unreadable_merchant(self, merchant: str) -> None:
-        """Note that a merchant's bytes are no state; they are read again when they changed."""
-        self._merchants.put_place(merchant, UNREADABLE_PLACE)
-        self._outdated_merchants.discard(merchant)
-
-    def put_unreadable_category(self, category: str) -> None:
-        """Note that a category's bytes are no state; see ``put_unreadable_merchant``."""
-        self._categories.put_place(category, UNREADABLE_PLACE)
+        try:
+            self._categories.put(category, summarise_labels(labels))
+        except ValueError:
+            self._categories.put_place(category, UNREADABLE_PLACE)
         self._outdated_categories.discard(category)
 
     def mark_all_outdated(self) -> None:
@@ -97,8 +117,8 @@ class SharedSummaries:
         self._outdated_categories.update(self._categories.places)
 
     def mark_merchant_outdated(self, merchant: str) -> None:
-        """Read a merchant again before the next request that names it."""
-        self._outdated_merchants.add(merchant)
+        """Read a merchant again before a request that names it, ``refresh_seconds`` from now."""
+        self._changed_merchants.add(merchant)
 
     def mark_category_outdated(self, category: str) -> None:
         """Read a category again before the next request that names it."""
@@ -109,6 +129,7 @@ class SharedSummaries:
         for arena in (self._merchants, self._categories):
             arena.clear()
         self._outdated_merchants.clear()
+        self._changed_merchants.clear()
         self._outdated_categories.clear()
 
     def has(self, requests: RowRequests, row: int) -> bool:

@@ -16,19 +16,16 @@ from configs.files import write_json
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
+from monitoring.evidently_workspace import add_report
 from monitoring.fraud_evidence import Evidence, Material, Window
 from monitoring.fraud_retraining import Train, describe_retraining, run_retraining
 from monitoring.fraud_weighing import weigh_evidence
+from monitoring.report_folders import REPORT_FILE, get_monitoring_folder
 from monitoring.retrain import RetrainDecision, decide
 from monitoring.retraining_policy import Observation
 from serving.prediction_log import get_prediction_folder, load_predictions
 from training.artefact import load_artefact, load_reference
 from training.registry import get_champion
-
-
-def get_monitoring_folder(runs: Path) -> Path:
-    """Return the folder of the monitoring reports below ``runs``."""
-    return runs / "monitoring"
 
 
 def run_monitor(
@@ -70,10 +67,11 @@ def run_monitor(
         "decision": {"action": decision.action, "reasons": list(decision.reasons)},
         "retrain": describe_retraining(None, champion=version),
     }
-    write_json(written / "monitor.json", result)
+    write_json(written / REPORT_FILE, result)
+    add_report(written, problem=config.problem)
     if decision.action == "retrain" and train is not None:
         result["retrain"] = run_retraining(config, now=evidence.window.now, train=train)
-        write_json(written / "monitor.json", result)
+        write_json(written / REPORT_FILE, result)
     return {
         **result,
         "wrote": [str(path) for path in sorted(written.iterdir())],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from configs.progress import show_progress
@@ -16,8 +17,12 @@ from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from data.time_split import Slice
 from features.store import open_feature_store, read_training_features
+from monitoring.arm_guards import SLICES
+from monitoring.gate_guards import guard_verdict
 from monitoring.retrain import GateLimits, GateVerdict, compare_scores
 from training.artefact import Artefact, load_artefact
+from training.encoding import Floats
+from training.operating_point import Prices, measure_costs
 from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
 
 Train = Callable[..., dict[str, Any]]
@@ -81,18 +86,46 @@ def judge_challenger(
         features = read_training_features(
             open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time"])
         )
-        return compare_scores(
+        scores = {model.version: model.predict(features) for model in (champion, challenger)}
+        limits = GateLimits(
+            confidence=config.monitoring.gate_confidence,
+            min_frauds=config.monitoring.min_matured_frauds,
+            max_brier_increase=config.monitoring.max_brier_increase,
+        )
+        verdict = compare_scores(
             rows["is_fraud"].to_numpy(dtype=bool),
-            champion_scores=champion.predict(features),
-            challenger_scores=challenger.predict(features),
+            champion_scores=scores[champion.version],
+            challenger_scores=scores[challenger.version],
             customer_id=rows["customer_id"],
-            limits=GateLimits(
-                confidence=config.monitoring.gate_confidence,
-                min_frauds=config.monitoring.min_matured_frauds,
-                max_brier_increase=config.monitoring.max_brier_increase,
-            ),
+            limits=limits,
             seed=config.seed,
         )
+        judged = rows.assign(
+            champion_score=scores[champion.version],
+            challenger_score=scores[challenger.version],
+            champion_cost=_price(config, champion, rows, scores[champion.version]),
+            challenger_cost=_price(config, challenger, rows, scores[challenger.version]),
+        )
+        return guard_verdict(
+            verdict,
+            judged,
+            slices=tuple(name for name in SLICES if name in rows),
+            limits=limits,
+            max_cost_increase=config.rollout.max_cost_increase,
+            seed=config.seed,
+        )
+
+
+def _price(config: FraudConfig, model: Artefact, rows: pd.DataFrame, scores: Floats) -> Floats:
+    """Price what a model's scores would have decided, account currency."""
+    prices = config.training.costs
+    amounts = rows["amount"].to_numpy(np.float64)
+    return measure_costs(
+        model.decide(scores, amounts),
+        is_fraud=rows["is_fraud"].to_numpy(dtype=bool),
+        amounts=amounts,
+        prices=Prices(prices.review_fee, prices.false_decline_goodwill),
+    )
 
 
 def _load_matured_rows(config: FraudConfig, window: Slice) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def write_demo_page(
     """
     drawings = {**_draw_drift(summary), **(figures or {})}
     pictures = {name: _prepare_svg(name, svg) for name, svg in drawings.items()}
-    template = _make_environment().get_template("demo_page.html.j2")
+    template = make_environment().get_template("demo_page.html.j2")
     html = template.render(
         summary=summary,
         figures=pictures,
@@ -80,7 +80,7 @@ def write_demo_page(
         part.write_text(html, encoding="utf-8")
 
 
-def _make_environment() -> Environment:
+def make_environment() -> Environment:
     """Jinja with escaping always on, and an error for every name the template mistypes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

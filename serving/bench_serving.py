@@ -134,10 +134,11 @@ def build_rows(peers: Sequence[Peer], measured: Mapping[str, Sequence[Measured]]
     for peer in peers:
         row: Row = {"name": peer.name}
         if peer.name in best:
-            row |= _describe(best[peer.name], measured[peer.name])
+            row["qps"] = best[peer.name].closed.qps
             for reference, key in ((TEXTBOOK, "ratio_to_textbook"), (UVICORN, "share_of_uvicorn")):
                 if reference in best:
-                    row[key] = best[peer.name].closed.qps / best[reference].closed.qps
+                    row[key] = row["qps"] / best[reference].closed.qps
+            row |= _describe(best[peer.name], measured[peer.name])
         rows.append(row)
         rows += _describe_open(peer.name, measured[peer.name])
     return rows
@@ -151,9 +152,9 @@ def build_steps(peers: Sequence[Peer], measured: Mapping[str, Sequence[Measured]
         row: Row = {"name": peer.name}
         if measured[peer.name]:
             best = _pick_best(measured[peer.name])
+            row["qps"] = best.closed.qps
+            row["gain_factor"] = best.closed.qps / before if before else None
             row |= _describe(best, measured[peer.name])
-            if before:
-                row["gain_factor"] = best.closed.qps / before
             before = best.closed.qps
         rows.append(row)
     return rows

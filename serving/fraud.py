@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -29,8 +30,10 @@ from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
 from data.fraud_columns import TRANSACTION_COLUMNS
 from serving import lane_protocol
 from serving.admin import build_admin_routes, read_admin_token
+from serving.arms import Margins
 from serving.body_limit import BodyLimitMiddleware
 from serving.circuit_breaker import BreakerState
+from serving.decisions import Exploration
 from serving.device import open_margins
 from serving.fast_lane import FastLane, Lane
 from serving.fraud_messages import (
@@ -44,13 +47,13 @@ from serving.fraud_messages import (
     refuse,
     shorten,
 )
-from serving.lane_metrics import PUBLISH_SECONDS, LaneMetrics
+from serving.lane_metrics import LaneMetrics, publish_repeatedly
 from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
-from serving.rollout import ChampionWatcher
+from serving.rollout import ModelWatcher
 from serving.row_matrix import list_extra_columns
 from serving.score_messages import Answer
-from serving.scorer import Margins, NoModelError, OverloadedError, Scorer
+from serving.scorer import NoModelError, OverloadedError, Scorer
 from serving.server import get_service_folder
 from serving.store_opening import open_fraud_store
 from serving.stream_publisher import StreamPublisher
@@ -61,8 +64,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from training.artefact import Artefact
-
-logger = logging.getLogger("bentoml.throughline")
 
 CONFIG_VARIABLE = "THROUGHLINE_CONFIG"
 RUNS_VARIABLE = "THROUGHLINE_RUNS"
@@ -106,13 +107,13 @@ class PredictBatchInput(_Request, PredictBatchRequest):
     http={"host": "127.0.0.1"},  # BentoML's own is every address of the machine
 )
 class FraudService:
-    """Score card transactions as of their own time, with the registry's current champion."""
+    """Score card transactions as of their own time, with whom the registry says."""
 
     def __init__(self) -> None:
         # Imported here because BentoML's supervising process imports this module too, and needs
         # neither Feast nor MLflow.
         from training.artefact import load_artefact
-        from training.registry import get_champion
+        from training.registry import get_champion, get_rollout_model
 
         config = read_settings()
         serving = config.serving
@@ -139,11 +140,13 @@ class FraudService:
             max_waiting_rows=serving.max_waiting_rows,
             publish=self.publisher.append if self.publisher else None,
             open_device=_choose_device(config),
+            exploration=Exploration(serving.explore_share, f"explore {config.seed}".encode()),
         )
-        self.watcher = ChampionWatcher(
+        self.watcher = ModelWatcher(
             find_champion=lambda: get_champion(config.runs),
+            find_rollout=lambda: get_rollout_model(config.runs),
             load_artefact=load_artefact,
-            accept=self.scorer.replace_champion,
+            models=self.scorer.lineup,
             poll_seconds=serving.model_poll_seconds,
         )
         self.watcher.start()
@@ -159,7 +162,7 @@ class FraudService:
     @bentoml.on_startup
     async def start(self) -> None:
         """Warm up inside the event loop that will serve."""
-        self._publishing = asyncio.create_task(self._publish_repeatedly())
+        self._publishing = asyncio.create_task(publish_repeatedly(self._publish))
         await self.scorer.check_ready()
         gc.collect()
         gc.freeze()
@@ -169,30 +172,37 @@ class FraudService:
     async def predict(self, request: PredictInput, /) -> Prediction | JSONResponse:
         """Score one transaction."""
         check_extra(request.transaction, field=("transaction",), extra=self.extra)
-        try:
-            return (await self._score([request.transaction], explain=request.explain))[0]
-        except (NoModelError, OverloadedError) as error:
-            return _answer_unready(error)
+        found = await self._score("predict", [request.transaction], explain=request.explain)
+        return found if isinstance(found, JSONResponse) else found[0]
 
     @bentoml.api(route="/predict_batch", output_spec=PredictBatchResponse)
     async def predict_batch(
         self, request: PredictBatchInput, /
     ) -> PredictBatchResponse | JSONResponse:
-        """Score several transactions with one model, each as of its own time."""
+        """Score several transactions, a customer's with one model, each as of its own time."""
         rows = len(request.transactions)
         if rows > self.max_batch_rows:
             reason = f"has {rows} rows; at most {self.max_batch_rows} are allowed"
             raise refuse(("transactions",), reason)
         for position, transaction in enumerate(request.transactions):
             check_extra(transaction, field=("transactions", position), extra=self.extra)
-        try:
-            predictions = await self._score(request.transactions, explain=request.explain)
-        except (NoModelError, OverloadedError) as error:
-            return _answer_unready(error)
-        return PredictBatchResponse(predictions=predictions)
+        found = await self._score("predict_batch", request.transactions, explain=request.explain)
+        return found if isinstance(found, JSONResponse) else PredictBatchResponse(predictions=found)
 
-    async def _score(self, messages: list[Transaction], *, explain: bool) -> list[Prediction]:
-        answers = await self.scorer.score(messages, explain=explain)
+    async def _score(
+        self, route: str, messages: list[Transaction], *, explain: bool
+    ) -> list[Prediction] | JSONResponse:
+        """Score and count a request; what cannot be answered now is told to come again."""
+        outcome = "failed"
+        try:
+            answers = await self.scorer.score(messages, explain=explain)
+            is_degraded = any(answer.degraded_reason is not None for answer in answers)
+            outcome = "degraded" if is_degraded else "ok"
+        except (NoModelError, OverloadedError) as error:
+            outcome = "no_model" if isinstance(error, NoModelError) else "shed"
+            return _answer_unready(error)
+        finally:
+            self.metrics.count_request(route, outcome)
         return [_to_message(answer) for answer in answers]
 
     async def __is_ready__(self) -> bool:
@@ -200,14 +210,18 @@ class FraudService:
         return await self.scorer.check_ready()
 
     def describe(self) -> dict[str, Any]:
-        """Say which model answers, what was refused, and how the store and the log are doing."""
-        watcher, champion, log = self.watcher, self.scorer.champion, self.log.counts
+        """Say who answers, what was refused, and how the store and the log are doing."""
+        watcher, lineup, log = self.watcher, self.scorer.lineup, self.log.counts
+        champion, rollout = lineup.champion, lineup.rollout
         return {
             "ready": champion is not None,
             "model_version": champion.version if champion else None,
             "model_kind": champion.artefact.spec.kind if champion else None,
-            "model_versions_served": self.scorer.versions_served,
+            "model_versions_served": lineup.versions_served,
             "refused": watcher.refused._asdict() if watcher.refused else None,
+            "rollout": asdict(rollout) if rollout else None,
+            "rollout_refused": watcher.rollout_refused and watcher.rollout_refused._asdict(),
+            "shadow": self.scorer.shadow.counts._asdict(),
             "registry_error": watcher.registry_error,
             "store_error": self.store.error,
             "breaker": self.store.breaker.state.name.lower(),
@@ -217,18 +231,12 @@ class FraudService:
             "worker": os.getpid(),
         }
 
-    async def _publish_repeatedly(self) -> None:
-        """Keep ``/metrics`` fresh."""
-        while True:
-            await asyncio.sleep(PUBLISH_SECONDS)
-            try:
-                self._publish()
-            except Exception:
-                logger.exception("metrics could not be published")
-
     def _publish(self) -> None:
-        breaker, champion = self.store.breaker, self.scorer.champion
+        """Bring ``/metrics`` up to date."""
+        breaker, champion = self.store.breaker, self.scorer.lineup.champion
         self.metrics.set_log(**self.log.counts._asdict())
+        shadow = self.scorer.shadow.counts
+        self.metrics.set_shadow(shadow.scored, failed=shadow.failed, dropped=shadow.dropped)
         if self.publisher is not None:
             published = self.publisher.counts
             self.metrics.set_published(published.published, dropped=published.dropped)
@@ -254,11 +262,12 @@ class FraudService:
             if self.publisher is not None:
                 last.push_async_callback(asyncio.to_thread, self.publisher.close)
             last.push_async_callback(asyncio.to_thread, self.log.close)
+            last.push_async_callback(asyncio.to_thread, self.scorer.shadow.close)
             await self.scorer.drain()
 
 
 def _choose_device(config: FraudConfig) -> Callable[[Artefact], Margins | None] | None:
-    """Say how a champion gets onto ``serving.device``; ``None`` if that is the CPU."""
+    """Say how a model gets onto ``serving.device``; ``None`` if that is the CPU."""
     device = config.serving.device
     return None if device == "cpu" else partial(open_margins, device=device)
 

@@ -73,9 +73,11 @@ class LaneCycle:
         """Decode the body and have it scored; the scorer then calls one of the methods below."""
         self.more_body = False
         self.received = time.perf_counter()
+        scorer = self.lane.scorer
         try:
+            scorer.check_accepts(1)  # a body that is refused anyway is not worth decoding
             transaction = read_transaction(self.body, extra=self.lane.extra)
-            self.lane.scorer.submit_to((transaction,), self, began=self.received)
+            scorer.submit_to((transaction,), self, began=self.received)
         except Exception as error:  # noqa: BLE001 - every error becomes a response
             self.set_exception(error)
 

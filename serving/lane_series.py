@@ -17,8 +17,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 
 from serving.bulk_histogram import BulkHistogram
 
-ROUTES = ("score", "score_batch")
-OUTCOMES = ("ok", "degraded", "shed", "invalid", "too_large", "no_model", "failed")
+ARMS = ("champion", "challenger", "shadow")
+SCORED_OUTCOMES = ("ok", "degraded", "shed", "no_model", "failed")
+OUTCOMES = (*SCORED_OUTCOMES, "invalid", "too_large")
+ROUTES = {
+    "score": OUTCOMES,
+    "score_batch": OUTCOMES,
+    "predict": SCORED_OUTCOMES,  # BentoML refuses what is invalid or too large before it is ours
+    "predict_batch": SCORED_OUTCOMES,
+}
 STAGES = ("decode", "store", "features", "model", "record", "encode")
 
 REQUEST_BOUNDS = (
@@ -42,12 +49,12 @@ class LaneSeries:
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "throughline_requests_total",
-            "Requests answered by the fast lane.",
+            "Requests answered.",
             ["route", "outcome"],
             registry=registry,
         )
-        for route in ROUTES:
-            for outcome in OUTCOMES:
+        for route, outcomes in ROUTES.items():
+            for outcome in outcomes:
                 requests.labels(route, outcome)
         self.requests = requests
         self.latency = BulkHistogram(
@@ -81,6 +88,29 @@ class LaneSeries:
                 buckets=AGE_BOUNDS,
                 registry=registry,
             )
+        )
+        self.arm_rows = Counter(
+            "throughline_rows_total",
+            "Transactions scored, by the role of the model that did.",
+            ["arm"],
+            registry=registry,
+        )
+        for arm in ARMS:
+            self.arm_rows.labels(arm)
+        self.challenger_failures = Counter(
+            "throughline_challenger_failures_total",
+            "Batches of a canary that the champion answered because the challenger failed.",
+            registry=registry,
+        )
+        self.shadow_failed = Counter(
+            "throughline_shadow_failed_total",
+            "Rows that the challenger could not score in the shadow.",
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "throughline_shadow_dropped_total",
+            "Rows that the challenger could not keep up with in the shadow.",
+            registry=registry,
         )
         self.degraded = Counter(
             "throughline_degraded_total",

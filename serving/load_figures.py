@@ -36,7 +36,7 @@ def plot_latency(curves: Mapping[str, HdrHistogram]) -> str:
         axes.set_xticks(range(MAX_NINES + 1), ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"])
         axes.set(xlabel="share of requests answered within", ylabel="latency (ms)")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left")
+        _name_lines(axes)
 
     return render_figure(draw)
 
@@ -50,7 +50,7 @@ def plot_throughput(ladder: Ladder) -> str:
         _scatter(axes, ladder, [rung.result.qps for rung in ladder.rungs])
         axes.set(xlabel="offered requests a second", ylabel="answered requests a second")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left")
+        _name_lines(axes)
 
     return render_figure(draw)
 
@@ -65,9 +65,21 @@ def plot_rung_latency(ladder: Ladder, *, max_p99_ms: float) -> str:
         axes.set(xlabel="offered requests a second", ylabel="p99 latency (ms)", yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")  # 50, not 5 x 10^1
         axes.yaxis.set_minor_formatter("{x:g}")
-        axes.legend(loc="upper left")
+        _name_lines(axes)
 
     return render_figure(draw)
+
+
+def _name_lines(axes: Axes) -> None:
+    """Say above the picture which line is which: inside, a legend would hide a part of one."""
+    num_lines = len(axes.get_legend_handles_labels()[0])
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=num_lines,
+        frameon=False,
+        borderaxespad=0.2,
+    )
 
 
 def _scatter(axes: Axes, ladder: Ladder, values: Sequence[float]) -> None:
@@ -94,7 +106,7 @@ def plot_latency_over_time(series: pd.DataFrame) -> str:
             )
         axes.set(xlabel="seconds since the warm-up", ylabel="latency (ms)")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="upper left")
+        _name_lines(axes)
 
     return render_figure(draw, height=3.4)
 

@@ -28,7 +28,8 @@ def open_fraud_store(config: FraudConfig) -> OnlineStore:
         store = open_feature_store(config.runs)
         if store.redis_url is not None:
             deadline_seconds = serving.store_deadline_ms / 1e3
-            return OpenedStore(RedisRows(store.redis_url), store.features, deadline_seconds)
+            rows = RedisRows(store.redis_url, refresh_seconds=serving.merchant_refresh_ms / 1e3)
+            return OpenedStore(rows, store.features, deadline_seconds)
         folder = store.folder
         reader = SqliteRows(lambda: connect_states(folder, None))
         return OpenedStore(reader, store.features, FILE_DEADLINE_SECONDS)

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version as find_package_version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -280,6 +281,13 @@ def find_artefact(runs: Path, version: str) -> Path:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ValueError(f"there is no version {version} of the model") from error
+
+
+def get_registration_time(runs: Path, version: str) -> datetime:
+    """Return when a version was registered, UTC."""
+    client = _open_client(get_database_path(runs))
+    milliseconds = client.get_model_version(MODEL_NAME, version).creation_timestamp
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _point(runs: Path, alias: Alias, *, version: str) -> None:

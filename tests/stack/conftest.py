@@ -10,6 +10,7 @@ import pytest
 from configs.schema import FraudConfig, load_fraud_config
 from data.fraud import load_transactions, run_data
 from features.store_build import run_features
+from serving.server import find_free_port, start_service
 from tests.stack.served_world import ServedWorld, serve_world
 from tests.stack.stream_world import Processors, StreamWorld, copy_world, wait_until
 from training.fraud import run_train
@@ -49,6 +50,13 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> FraudConfig:
     run_features(config)
     run_train(config, only="lightgbm", params=TREES)
     return config
+
+
+@pytest.fixture(scope="session")
+def url(tiny_world: FraudConfig) -> Iterator[str]:
+    """A service of the small world, for tests that leave it as they found it."""
+    with start_service(tiny_world, port=find_free_port()) as started:
+        yield started
 
 
 NUM_COMING = 1500

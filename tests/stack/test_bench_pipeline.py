@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 import httpx
 import psutil
 import pytest
+import redis
 
 from features.fraud_stream import connect_stream
 from features.store import open_feature_store
 from serving.server import find_free_port, start_service
+from tests.stack.served_world import ask
 
 pytestmark = pytest.mark.stack
 
@@ -67,17 +69,8 @@ def test_a_service_that_is_told_to_publishes_what_it_scored_and_counts_it(tiny_w
     assert set(stream.archive.load()["transaction_id"]) == {"fast", "typed"}
 
 
-def test_a_service_that_is_not_told_to_publishes_nothing(tiny_world, tmp_path):
-    runs = tmp_path / "runs"
-    shutil.copytree(tiny_world.runs, runs, ignore=shutil.ignore_patterns("serving", "stream"))
-    config = tiny_world.model_copy(update={"runs": runs})
-    with start_service(config, port=find_free_port()) as url:
-        body = {
-            "transaction_id": "t1",
-            "event_time": datetime.now(UTC).isoformat(),
-            "customer_id": "ann",
-            "amount": 5.0,
-        }
-        assert httpx.post(f"{url}/v1/score", json=body, timeout=20).status_code == 200
-        assert httpx.get(f"{url}/model", timeout=20).json()["publisher"] is None
-    assert not (runs / "stream").exists()
+def test_a_service_that_is_not_told_to_publishes_nothing(served_world):
+    assert len(ask(served_world.url, served_world.messages)) == len(served_world.messages)
+    assert served_world.get_state()["publisher"] is None
+    with redis.Redis.from_url(served_world.redis.url) as client:
+        assert list(client.scan_iter(_type="stream")) == []

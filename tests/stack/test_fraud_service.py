@@ -6,10 +6,12 @@ import json
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,6 @@ from training.registry import CHAMPION, get_champion, set_alias
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def url(tiny_world: FraudConfig) -> Iterator[str]:
-    with start_service(tiny_world, port=find_free_port()) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -427,9 +423,19 @@ print(run_serve(config)["next"])
 """
 
 
+@contextmanager
+def leave_half_sent(port: int, path: str) -> Iterator[None]:
+    """Keep a connection open whose body will never be whole."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        yield
+
+
 def test_serving_in_the_foreground_ends_with_no_process_left_and_every_record_on_disk(
     tiny_world, messages, tmp_path
 ):
+    """Bodies that are only half sent when it is told to end must not keep it from that."""
     port = find_free_port()
     document = tiny_world.model_dump(mode="json")
     document["serving"]["port"] = port
@@ -441,6 +447,7 @@ def test_serving_in_the_foreground_ends_with_no_process_left_and_every_record_on
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    half_sent = ExitStack()
     try:
         assert process.stdout is not None
         assert f"serving on http://127.0.0.1:{port}" in process.stdout.readline()
@@ -454,9 +461,12 @@ def test_serving_in_the_foreground_ends_with_no_process_left_and_every_record_on
         last = {**messages[0], "transaction_id": "last-words"}
         answer = post(f"http://127.0.0.1:{port}", "/predict", {"transaction": last})
         assert answer.status_code == 200
+        half_sent.enter_context(leave_half_sent(port, "/v1/score"))
+        half_sent.enter_context(leave_half_sent(port, "/v1/score_batch"))
     finally:
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
+        half_sent.close()
     assert process.returncode == 0
     assert output.endswith("throughline fraud monitor\n")
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]

@@ -6,26 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from configs.files import read_json
 from configs.schema import FraudConfig
 from serving.loadtest import run_load
-from serving.server import find_free_port, start_service
+from tests.stack.stream_world import wait_until
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def url(tiny_world: FraudConfig) -> Iterator[str]:
-    with start_service(tiny_world, port=find_free_port()) as started:
-        yield started
 
 
 def make_command(config: FraudConfig, tmp_path: Path, *arguments: str) -> list[str]:
@@ -76,7 +69,8 @@ def test_a_run_that_is_not_valid_exits_with_1_after_writing_its_files(tiny_world
 def test_ctrl_c_writes_what_there_is_and_says_so(tiny_world, url, tmp_path):
     command = make_command(tiny_world, tmp_path, "--url", url, "--rate", "20", "--seconds", "120")
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
-    time.sleep(12)
+    before = count_scored(url)
+    wait_until(lambda: count_scored(url) > before + 40)  # two seconds of load
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: to every process of the group
     assert process.wait(60) == 130
     process.stderr.close()
@@ -84,6 +78,11 @@ def test_ctrl_c_writes_what_there_is_and_says_so(tiny_world, url, tmp_path):
     assert result["interrupted"] is True
     assert result["requests"] > 0
     assert result["errors"] == 0
+
+
+def count_scored(url: str) -> int:
+    state = httpx.get(f"{url}/model", timeout=10, trust_env=False).json()
+    return int(state["transactions"]["scored"])
 
 
 def test_a_soak_sees_the_services_memory(tiny_world, url):

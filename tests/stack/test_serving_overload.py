@@ -135,6 +135,25 @@ def test_a_refused_request_is_told_when_to_come_again(slow):
     assert all("overloaded" in answer.json()["error"] for answer in refused)
 
 
+@pytest.mark.parametrize(("path", "key"), [("score", None), ("predict", "transaction")])
+def test_each_refused_request_of_either_lane_is_counted(slow, path, key):
+    body = json.dumps({key: slow.messages[0]} if key else slow.messages[0])
+    name = f'throughline_requests_total{{outcome="shed",route="{path}"}}'
+    url = f"{slow.url}/{'v1/' if key is None else ''}{path}"
+    before = slow.read_metrics()[name]
+
+    def post(_: int) -> int:
+        headers = {"content-type": "application/json"}
+        return httpx.post(
+            url, content=body, headers=headers, timeout=30, trust_env=False
+        ).status_code
+
+    with ThreadPoolExecutor(4 * MAX_WAITING_ROWS) as pool:
+        refused = list(pool.map(post, range(20 * MAX_WAITING_ROWS))).count(503)
+    assert refused > 0
+    wait_until(lambda: slow.read_metrics()[name] == before + refused)
+
+
 def test_history_older_than_its_limit_answers_nobody(narrow):
     narrow.redis.stop()
     try:

@@ -19,6 +19,7 @@ from features.row_requests import RowRequests
 from features.row_states import RowStates
 from features.shared_summaries import SharedSummaries
 from features.windows import SECOND
+from serving.decisions import NO_EXPLORATION, Exploration
 from serving.lane_metrics import LaneMetrics
 from serving.online_store import StoreAnswer
 from serving.prediction_log import ScoredBatch
@@ -26,6 +27,7 @@ from serving.score_messages import Transaction
 from serving.scorer import Scorer
 from training.calibration import IDENTITY
 from training.encoding import Encoding
+from training.operating_point import Thresholds
 
 NOW = datetime(2026, 3, 1, 6, tzinfo=UTC)
 FEATURES = FeatureSet(
@@ -46,7 +48,10 @@ class FakeArtefact:
     error: Exception | None = None
     spec: Any = field(
         default_factory=lambda: SimpleNamespace(
-            kind="fake", encoding=ENCODING, calibration=IDENTITY
+            kind="fake",
+            encoding=ENCODING,
+            calibration=IDENTITY,
+            thresholds=Thresholds(0.0, 0.0, min_review_amount=3.0),
         )
     )
 
@@ -75,12 +80,14 @@ class FakeStore:
     Attributes:
         counts: By customer.
         age: Of its states in seconds; ``None`` while it is away and nothing is known.
+        unreadable: Customers whose bytes in the store are no state.
         may_go: Answers wait for it.
         asked: The customers of each batch.
     """
 
     counts: dict[str, int]
     age: float | None = 0.0
+    unreadable: set[str] = field(default_factory=set)
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[list[str]] = field(default_factory=list)
 
@@ -93,11 +100,15 @@ class FakeStore:
         await self.may_go.wait()
         num = len(requests.customers)
         located = SharedSummaries().locate([None] * num, [None] * num)
-        states = [
-            b"" if self.age is None else encode_value(make_state(self.counts.get(customer, 0)))
-            for customer in requests.customers
-        ]
+        states = [self._find_state(customer) for customer in requests.customers]
         return StoreAnswer(RowStates(states, [b""] * num, located), [self.age] * num)
+
+    def _find_state(self, customer: str) -> bytes:
+        if self.age is None:
+            return b""
+        if customer in self.unreadable:
+            return encode_value(b"of a later release")
+        return encode_value(make_state(self.counts.get(customer, 0)))
 
 
 def make_state(num_events: int) -> bytes:
@@ -128,6 +139,7 @@ def make_scorer(
     *,
     max_waiting_rows: int = 10_000,
     open_device: Any = None,
+    exploration: Exploration = NO_EXPLORATION,
 ) -> Scorer:
     return Scorer(
         store=store,  # type: ignore[arg-type]
@@ -136,6 +148,7 @@ def make_scorer(
         metrics=LaneMetrics(registry=CollectorRegistry()),
         max_waiting_rows=max_waiting_rows,
         open_device=open_device,
+        exploration=exploration,
     )
 
 

@@ -42,7 +42,7 @@ class World:
     def __init__(self, tracer: Tracer | None = None, *, artefact: FakeArtefact | None = None):
         self.store = FakeStore({"ann": 2})
         self.scorer = make_scorer(self.store, max_waiting_rows=2000)
-        self.scorer.replace_champion("7", artefact or FakeArtefact())  # type: ignore[arg-type]
+        self.scorer.lineup.replace_champion("7", artefact or FakeArtefact())  # type: ignore[arg-type]
         self.registry = CollectorRegistry()
         self.scorer.metrics = LaneMetrics(registry=self.registry)
         self.lane: Any = SimpleNamespace(
@@ -122,6 +122,14 @@ def test_every_request_is_counted_once_by_its_outcome(change, status, outcome):
     assert world.score({**VALID, **change}).status_code == status
     counted = world.value("requests_total", route="score", outcome=outcome)
     assert counted == 1
+
+
+@pytest.mark.parametrize("route", ["score", "score_batch"])
+def test_another_method_than_post_is_told_so_and_counted(route):
+    world = World()
+    (answer,) = world.ask(("GET", f"/v1/{route}", None))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert world.value("requests_total", route=route, outcome="invalid") == 1
 
 
 def test_a_request_that_is_shed_is_told_when_to_come_back():

@@ -152,6 +152,7 @@ def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over
     [
         *(b"x" * 8, b"x" * 24, b"TLSTATE2" * 2),
         pack(np.zeros(1, IP_EVENT))[:-1],
+        pack(b"\0" * 8),  # a part of an event
         b"TLSTATE2" + np.array([2**62, 2**62], np.int64).tobytes(),  # lengths whose sum overflows
     ],
 )

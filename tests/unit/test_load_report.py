@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from serving.load_figures import plot_latency, plot_rung_latency, plot_throughput
+from serving.load_figures import _name_lines, plot_latency, plot_rung_latency, plot_throughput
 from serving.load_histogram import NUM_BUCKETS, build_histogram, find_buckets
 from serving.load_ladder import climb, describe_ladder
 from serving.load_page import write_load_page
@@ -102,6 +103,16 @@ def test_the_picture_is_svg_that_is_the_same_for_the_same_numbers():
     assert first == second
     assert ET.fromstring(first).tag.endswith("svg")
     assert "99.9" in first
+
+
+def test_no_line_runs_behind_the_legend_however_high_it_is():
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [1, 1], label="p50")
+    axes.plot([0, 1], [9, 9], label="p99")
+    _name_lines(axes)
+    figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
 
 
 def test_the_page_is_whole_in_itself_and_escapes_what_it_is_given(tmp_path):

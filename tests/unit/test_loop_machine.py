@@ -1,9 +1,12 @@
 """Each edge of the loop's state machine, on a registry in a file and a script of observations."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from tests.unit.loop_world import START, LoopWorld, make_config
+from monitoring.loop_machine import advance_loop
+from tests.unit.loop_world import START, Killed, LoopWorld, make_config
 
 
 @pytest.fixture
@@ -14,7 +17,8 @@ def world(tmp_path) -> LoopWorld:
 def test_a_quiet_world_stays_idle_and_its_tick_is_on_record(world):
     result = world.tick(0)
     assert (result["state"], result["decision"]["action"]) == ("idle", "keep")
-    assert world.open_store().find_last_tick() == START
+    with world.open_store() as store:
+        assert store.find_last_tick() == START
     assert world.read()["trained"] == []
 
 
@@ -117,6 +121,26 @@ def test_a_new_champion_that_costs_more_is_taken_back(world):
     assert world.list_steps()[-1] == "watching -> rolled_back"
     assert result["champion"] == "1"
     assert world.read()["done"] == ["promote 2", "roll back 2"]
+
+
+def test_a_way_back_that_was_only_intended_does_not_wait_for_a_look_around(world):
+    promote(world)
+
+    def die(name: str) -> None:
+        if name == "after intending rolled_back":
+            raise Killed
+
+    with pytest.raises(Killed):
+        LoopWorld(world.config, checkpoint=die).tick(4, watch="breach")
+    assert world.read()["champion"] == "2"
+
+    def fail(*_):
+        raise ValueError("the log is damaged")
+
+    parts = replace(world.parts, observe=fail)
+    with pytest.raises(ValueError, match="the log is damaged"):
+        advance_loop(world.config, now=START + pd.Timedelta(days=4), parts=parts)
+    assert world.read()["champion"] == "1"
 
 
 def test_a_champion_is_watched_while_the_next_challenger_is_on_its_way(world):
@@ -226,9 +250,10 @@ def test_the_same_instant_twice_is_one_training(tmp_path):
 def test_a_second_tick_at_an_instant_keeps_the_record_of_what_it_trained(world):
     world.tick(0, alarm=True)
     world.tick(0)
-    history = world.open_store().load_history(START + pd.Timedelta(days=1), num_days=1)
-    assert [day.now for day in history.recent] == [START]
-    assert world.open_store().load_decisions()[-1]["decision"]["action"] == "train"
+    with world.open_store() as store:
+        history = store.load_history(START + pd.Timedelta(days=1), num_days=1)
+        assert [day.now for day in history.recent] == [START]
+        assert store.load_decisions()[-1]["decision"]["action"] == "train"
 
 
 def test_the_loop_does_not_go_back_in_time(world):
@@ -248,7 +273,8 @@ def test_a_training_that_takes_the_process_down_is_not_tried_for_ever(world):
 
 def test_every_step_keeps_its_reasons_and_its_evidence(world):
     world.tick(0, alarm=True)
-    steps = world.open_store().load_transitions()
+    with world.open_store() as store:
+        steps = store.load_transitions()
     assert "3 features drifted" in steps[0]["reasons"][0]
     assert steps[0]["evidence"]["alarms"]["drift"]["is_on"] is True
     assert steps[2]["evidence"]["num_frauds"] == 50

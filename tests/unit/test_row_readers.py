@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import redis
 
-from features.feast_layout import encode_value
+from features import redis_rows
+from features.feast_layout import encode_redis_field, encode_redis_key, encode_value
 from features.fraud_rows import COLUMNS, UNREADABLE
 from features.fraud_state import CUSTOMER_EVENT, IP_EVENT, LABEL_DAY, MERCHANT_EVENT, pack
+from features.redis_link import RedisLink
 from features.redis_rows import RedisRows
 from features.redis_states import RedisStates
 from features.row_requests import build_row_requests
@@ -63,7 +66,7 @@ def run(store, scenario):
 
     async def play():
         with closing(store.open_rows()) as rows:
-            return await asyncio.wait_for(scenario(rows), 20)
+            return await asyncio.wait_for(scenario(rows), 120)  # the first compiles the kernel
 
     return asyncio.run(play())
 
@@ -215,6 +218,128 @@ def test_bytes_that_are_no_state_of_a_merchant_cost_its_rows_their_features_and_
     assert marks == [UNREADABLE, 0]
     assert np.isnan(means[0])
     assert means[1] == 70.0
+
+
+def test_a_value_that_feast_would_not_have_written_costs_its_rows_their_features(redis_url):
+    with redis.Redis.from_url(redis_url) as client, open_redis_store(redis_url) as store:
+        store.write("merchant_events", "m1", payments(10.0))
+        key = encode_redis_key("merchant_id", "m1")
+        client.hset(key, encode_redis_field("merchant_events_state", "merchant_events"), b"?")
+        requests = ask(("ann", "m1", None, None), ("ann", "m2", None, None))
+
+        async def scenario(rows):
+            _, marks = compute_features(await rows.read(requests), requests)
+            return marks.tolist()
+
+        assert run(store, scenario) == [UNREADABLE, 0]
+
+
+def test_reads_that_wait_when_the_reader_is_closed_are_answered(tmp_path):
+    make_feast_tables(tmp_path / "online.db")
+    states = SqliteStates(tmp_path / "online.db")
+    states.mark_whole()
+    may_open = threading.Event()
+
+    def open_states():
+        may_open.wait(20)
+        return states
+
+    async def play():
+        rows = SqliteRows(open_states)
+        requests = ask(("ann", None, None, None))
+        reading = [asyncio.create_task(rows.read(requests)) for _ in range(2)]
+        await asyncio.sleep(0)
+        rows.close()
+        may_open.set()
+        return await asyncio.wait_for(asyncio.gather(*reading), 20)
+
+    assert [list(found.customers) for found in asyncio.run(play())] == [[b""]] * 2
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps nothing, and whether it was given up."""
+
+    is_aborted = False
+
+    def write(self, data):
+        """Drop what is sent."""
+
+    def abort(self):
+        self.is_aborted = True
+
+
+def run_on_a_wire(monkeypatch, scenario):
+    """Run ``scenario(rows, link, wire)`` with a link whose replies the test makes up."""
+
+    async def play():
+        links = []
+
+        async def open_wire(_, *, on_change):
+            links.append(RedisLink(on_change))
+            links[-1].connection_made(Wire())
+            return links[-1]
+
+        monkeypatch.setattr(redis_rows, "open_link", open_wire)
+        with closing(RedisRows("redis://nowhere")) as rows:
+            reading = asyncio.create_task(rows.read(ask(("ann", "m1", "food", None))))
+            while not links:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return await asyncio.wait_for(scenario(rows, links[-1], reading), 20)
+
+    return asyncio.run(play())
+
+
+NOTHING_OF_ANN, NOTHING_OF_M1, NOTHING_OF_FOOD = (
+    b"_\r\n",
+    b"+OK\r\n*2\r\n_\r\n_\r\n",
+    b"+OK\r\n*1\r\n_\r\n",
+)
+
+
+def tell_of(key):
+    """Make Redis' message that a key has changed."""
+    return b">2\r\n$10\r\ninvalidate\r\n*1\r\n$%d\r\n%s\r\n" % (len(key), key)
+
+
+def test_a_merchant_that_changes_between_its_reply_and_the_batchs_last_is_read_again(monkeypatch):
+    async def scenario(rows, link, reading):
+        told = tell_of(encode_redis_key("merchant_id", "m1"))
+        link.data_received(b":1\r\n" + NOTHING_OF_ANN + NOTHING_OF_M1 + told)
+        link.data_received(NOTHING_OF_FOOD)
+        await reading
+        return rows.summaries.list_missing(["m1"], ["food"])
+
+    assert run_on_a_wire(monkeypatch, scenario) == (["m1"], [])
+
+
+@pytest.mark.parametrize("reply", [b":1\r\n", b""], ids=["slow", "silent"])
+def test_a_link_is_given_up_with_a_batch_only_if_it_said_nothing_meanwhile(monkeypatch, reply):
+    async def scenario(_, link, reading):
+        if reply:
+            link.data_received(reply)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return link.is_open
+
+    assert run_on_a_wire(monkeypatch, scenario) is bool(reply)
+
+
+def test_what_was_known_of_merchants_answers_while_a_flushed_redis_is_empty(redis_url):
+    requests = ask(("ann", "m1", "food", None))
+    with open_redis_store(redis_url) as store:
+        store.write("merchant_events", "m1", payments(10.0))
+
+        async def scenario(rows):
+            await rows.read(requests)
+            with redis.Redis.from_url(redis_url) as client:
+                client.flushall()
+            with pytest.raises(StoreEmptyError):
+                await rows.read(requests)
+            missing = rows.summaries.list_missing(requests.merchants, requests.categories)
+            return rows.summaries.has(requests, 0), missing
+
+        assert run(store, scenario) == (True, (["m1"], ["food"]))
 
 
 def count_merchant_reads(client):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from features import shared_summaries
 from features.fraud_state import MERCHANT_EVENT, pack
 from features.row_requests import RowRequests
-from features.shared_summaries import SharedSummaries, SummariesLostError
+from features.shared_summaries import UNREADABLE_PLACE, SharedSummaries, SummariesLostError
 from features.state_summaries import summarise_merchant
 from features.summary_arena import SummaryArena
 
@@ -19,6 +19,7 @@ sizes = st.sampled_from([0, 1, 3, 9_000, 30_000])  # the large ones make the are
 steps = st.lists(
     st.tuples(st.just("put"), entities, sizes)
     | st.tuples(st.just("remove"), entities)
+    | st.tuples(st.just("put_place"), entities)
     | st.tuples(st.just("clear")),
     max_size=25,
 )
@@ -33,6 +34,9 @@ def test_an_arena_holds_what_was_put_last_and_words_handed_out_never_change(step
             entity, size = arguments
             wanted[entity] = np.arange(size) * 1000 + number
             arena.put(entity, wanted[entity])
+        elif action == "put_place":
+            wanted[arguments[0]] = None
+            arena.put_place(arguments[0], UNREADABLE_PLACE)
         elif action == "remove":
             wanted.pop(arguments[0], None)
             arena.remove(arguments[0])
@@ -43,7 +47,10 @@ def test_an_arena_holds_what_was_put_last_and_words_handed_out_never_change(step
     for words, places, expected in handed_out:
         assert places.keys() == expected.keys()
         for entity, (begin, size) in places.items():
-            np.testing.assert_array_equal(words[begin : begin + size], expected[entity])
+            if expected[entity] is None:
+                assert begin == UNREADABLE_PLACE
+            else:
+                np.testing.assert_array_equal(words[begin : begin + size], expected[entity])
 
 
 def test_an_arena_that_is_written_over_and_over_does_not_grow():
@@ -81,6 +88,40 @@ def test_a_summary_is_found_again_and_not_missing_until_it_is_outdated():
     expected = summarise_merchant(payments(7.0), None)
     located = summaries.locate(["m1"], ["food"])  # outdated, and still readable
     np.testing.assert_array_equal(find_words(located, 0)[: expected.size], expected)
+
+
+def test_when_all_is_outdated_all_is_missing_and_can_still_be_read():
+    summaries = SharedSummaries()
+    summaries.put_merchant("m1", payments(7.0), None)
+    summaries.put_category("food", None)
+    summaries.mark_all_outdated()
+    assert summaries.list_missing(["m1"], ["food"]) == (["m1"], ["food"])
+    expected = summarise_merchant(payments(7.0), None)
+    located = summaries.locate(["m1"], ["food"])
+    np.testing.assert_array_equal(find_words(located, 0)[: expected.size], expected)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"of a later release",
+        pack(b"\0" * 8),  # a part of an event
+        *(  # so many tiles, and five words
+            b"TLSTATE2" + np.array([num, 0, 0, 0, 0, 0]).tobytes()
+            for num in (-1, 2, 2**62, -(2**63))
+        ),
+    ],
+)
+def test_bytes_that_are_no_state_have_a_place_that_says_so_until_others_come(state):
+    summaries = SharedSummaries()
+    for place in (UNREADABLE_PLACE, 0):
+        summaries.put_merchant("m1", state if place else None, None)
+        summaries.put_merchant("m2", None, state if place else None)
+        summaries.put_category("food", state if place else None)
+        assert summaries.list_missing(["m1", "m2"], ["food"]) == ([], [])
+        places = summaries.locate(["m1", "m2"], ["food", None]).places
+        assert (places[0] == UNREADABLE_PLACE).tolist() == [bool(place)] * 2
+        assert (places[1] == UNREADABLE_PLACE).tolist() == [bool(place), False]
 
 
 def test_a_change_that_is_told_of_after_the_reading_is_not_forgotten_by_it():
@@ -121,3 +162,26 @@ def test_more_entities_than_are_kept_are_all_forgotten(monkeypatch):
     for merchant in ("m1", "m2", "m3"):
         summaries.put_merchant(merchant, None, None)
     assert sorted(summaries.list_missing(["m1", "m3"], [])[0]) == ["m1", "m3"]
+
+
+def test_a_merchant_that_keeps_changing_is_read_again_once_per_refresh():
+    now = [0.0]
+    summaries = SharedSummaries(refresh_seconds=0.5, clock=lambda: now[0])
+    num_reads = 0
+    for tick in range(100):  # ten seconds
+        now[0] = tick / 10
+        summaries.mark_merchant_outdated("m1")
+        for merchant in summaries.list_missing(["m1"], [])[0]:
+            summaries.put_merchant(merchant, None, None)
+            num_reads += 1
+    assert num_reads == 20
+
+
+def test_a_merchant_never_read_and_all_after_a_lost_link_do_not_wait_for_the_refresh():
+    summaries = SharedSummaries(refresh_seconds=1e9, clock=lambda: 0.0)
+    summaries.put_merchant("m1", None, None)
+    summaries.mark_merchant_outdated("m1")
+    summaries.list_missing([], [])
+    assert summaries.list_missing(["m2"], [])[0] == ["m2"]
+    summaries.mark_all_outdated()
+    assert summaries.list_missing(["m1"], [])[0] == ["m1"]

@@ -40,6 +40,16 @@ def test_more_groups_than_columns_fit_become_rows_without_their_intervals():
     ]
 
 
+def test_a_number_is_never_cut_and_columns_that_do_not_fit_are_left_out_by_name_of_the_file():
+    group = {"qps": 34_311.5, "p50_ms": 548.9, "p99_ms": 938.5, "errors": 0, "ratio_to_peer": 348.1}
+    groups = {f"a service with a long name {i}": group for i in range(5)}
+    wide, narrow = (read_printed({"rows": groups}, width=width) for width in (100, 45))
+    assert any("348.1" in line for line in wide)
+    assert sum("34,312" in line for line in narrow) == 5
+    assert not any("348.1" in line for line in narrow)
+    assert any("see --json" in line for line in narrow)
+
+
 def test_what_is_nested_deeper_than_a_table_is_left_to_the_json_file():
     lines = read_printed(
         {"models": {"a": {"slices": {"new": 1}, "score": 0.5}}, "rows": [{"x": 1}]}

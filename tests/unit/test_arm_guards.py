@@ -1,0 +1,150 @@
+"""Two arms side by side: what is a breach, what is chance, what is too little to tell."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monitoring.arm_guards import MIN_ROWS, compare_answers, compare_costs
+
+
+def make_arm(
+    rows: int = 1000, *, declines: int = 50, score: float = 0.05, ms: float = 2.0, **columns: object
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "score": np.full(rows, score),
+            "decision": ["decline"] * declines + ["approve"] * (rows - declines),
+            "latency_ms": np.full(rows, ms),
+            **columns,
+        }
+    )
+
+
+def judge(champion: pd.DataFrame, challenger: pd.DataFrame, *slices: str) -> dict[str, str]:
+    findings = compare_answers(
+        champion, challenger, slices=slices, max_latency_ratio=1.5, max_decline_ratio=2.0
+    )
+    return {finding.guard: finding.verdict for finding in findings}
+
+
+def test_two_arms_that_say_the_same_are_in_order():
+    assert judge(make_arm(), make_arm()) == {"latency": "ok", "scores": "ok", "declines": "ok"}
+
+
+@pytest.mark.parametrize("sizes", [(MIN_ROWS - 1, 1000), (1000, MIN_ROWS - 1), (1000, 0)])
+def test_too_few_rows_of_either_arm_wait(sizes):
+    champion, challenger = (make_arm(rows, declines=0) for rows in sizes)
+    assert judge(champion, challenger) == {"rows": "wait"}
+
+
+@pytest.mark.parametrize(("ms", "verdict"), [(3.0, "ok"), (3.1, "breach"), (0.1, "ok")])
+def test_a_slower_challenger_is_a_breach_and_a_faster_one_is_not(ms, verdict):
+    assert judge(make_arm(ms=2.0), make_arm(ms=ms))["latency"] == verdict
+
+
+@pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (10, "breach")])
+def test_declining_far_more_or_far_less_is_a_breach(declines, verdict):
+    assert judge(make_arm(declines=50), make_arm(declines=declines))["declines"] == verdict
+
+
+def test_one_decline_against_three_is_chance():
+    champion, challenger = make_arm(declines=3), make_arm(declines=1)
+    assert judge(champion, challenger)["declines"] == "ok"
+
+
+def test_a_challenger_that_declines_everything_is_a_breach_beside_one_that_declined_nothing():
+    assert judge(make_arm(declines=0), make_arm(declines=1000))["declines"] == "breach"
+
+
+@pytest.mark.parametrize(("score", "verdict"), [(0.09, "ok"), (0.15, "breach"), (0.01, "breach")])
+def test_probabilities_on_another_level_are_a_breach(score, verdict):
+    assert judge(make_arm(score=0.05), make_arm(score=score))["scores"] == verdict
+
+
+def test_a_slice_that_is_declined_is_found_in_a_whole_that_is_in_order():
+    """As many declines in all, but the challenger's are all of one card type."""
+    kind = ["credit"] * 200 + ["debit"] * 800
+    champion = make_arm(card_type=kind).sample(frac=1, random_state=0).reset_index(drop=True)
+    champion["card_type"] = kind
+    challenger = make_arm(card_type=kind)
+    assert judge(champion, challenger, "card_type") == {
+        "latency": "ok",
+        "scores": "ok",
+        "declines": "ok",
+        "declines of card_type=credit": "breach",
+        "declines of card_type=debit": "breach",
+    }
+
+
+def test_a_slice_with_few_rows_is_not_judged():
+    kind = ["credit"] * 50 + ["debit"] * 950
+    champion = make_arm(card_type=kind, declines=0)
+    assert not [
+        guard
+        for guard in judge(champion, make_arm(card_type=kind), "card_type")
+        if "=credit" in guard
+    ]
+
+
+def test_equal_arms_are_hardly_ever_breached():
+    """300 canaries of one model, 5 % declined: three errors beyond twice is far out of reach."""
+    generator = np.random.default_rng(0)
+    breaches = 0
+    for _ in range(300):
+        arms = []
+        for rows in (2000, 110):
+            arm = make_arm(rows, declines=0)
+            arm["score"] = generator.beta(0.5, 9.5, rows)
+            arm["decision"] = np.where(generator.random(rows) < 0.05, "decline", "approve")
+            arms.append(arm)
+        breaches += "breach" in judge(*arms).values()
+    assert breaches <= 3
+
+
+def make_costs(*, extra: float, rows: int = 600) -> pd.DataFrame:
+    """Each tenth transaction a fraud; the challenger pays ``extra`` more for each fraud."""
+    is_fraud = np.arange(rows) % 10 == 0
+    champion = np.where(is_fraud, 50.0 + np.arange(rows) % 7, 1.0)
+    return pd.DataFrame(
+        {
+            "customer_id": [f"c{i % 120}" for i in range(rows)],
+            "is_fraud": is_fraud,
+            "champion_cost": champion,
+            "challenger_cost": champion + np.where(is_fraud, extra, 0.0),
+            "weight": 1.0,
+        }
+    )
+
+
+def judge_costs(costs: pd.DataFrame):
+    return compare_costs(costs, max_increase=0.1, confidence=0.9, min_frauds=30, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "verdict"), [(0.0, "ok"), (5.0, "ok"), (20.0, "breach"), (-20.0, "ok")]
+)
+def test_costing_clearly_more_is_a_breach(extra, verdict):
+    assert judge_costs(make_costs(extra=extra)).verdict == verdict
+
+
+def test_one_expensive_fraud_is_chance():
+    costs = make_costs(extra=0.0)
+    costs.loc[0, "challenger_cost"] += 5000.0
+    finding = judge_costs(costs)
+    assert (
+        finding.evidence["challenger_cost_per_1000"]
+        > 1.1 * finding.evidence["champion_cost_per_1000"]
+    )
+    assert finding.verdict == "ok"
+
+
+def test_too_few_known_frauds_are_no_cost():
+    assert "29 frauds are known" in judge_costs(make_costs(extra=99.0, rows=290)).reason
+
+
+def test_costs_are_weighted_by_the_chance_of_seeing_them():
+    costs = make_costs(extra=20.0)
+    costs["weight"] = np.where(costs["is_fraud"], 20.0, 1.0)
+    evidence = judge_costs(costs).evidence
+    by_hand = np.average(costs["champion_cost"], weights=costs["weight"]) * 1000
+    assert evidence["champion_cost_per_1000"] == pytest.approx(by_hand)

@@ -1,0 +1,127 @@
+"""``fraud tick`` and ``fraud rollback`` as a person calls them, on the world in a file."""
+
+import json
+import sqlite3
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import monitoring.loop_wiring
+from fraud_commands import app
+from monitoring.loop_machine import preview_decision
+from monitoring.loop_rollback import record_rollback
+from monitoring.loop_tables import open_database
+from tests.unit.loop_world import QUICK, START, LoopWorld, make_config
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> LoopWorld:
+    world = LoopWorld(make_config(tmp_path))
+    world.write()
+    monkeypatch.setattr(monitoring.loop_wiring, "build_parts", lambda _: world.parts)
+    return world
+
+
+def call(world: LoopWorld, *arguments: str):
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in QUICK.items()]
+    runs = world.config.runs
+    asked = ["tick", "--runs", str(runs), "--json", str(runs / "tick.json"), *settings, *arguments]
+    answer = CliRunner().invoke(app, asked)
+    return answer, json.loads((runs / "tick.json").read_text()) if answer.exit_code == 0 else None
+
+
+def test_a_tick_writes_its_result_and_says_where_its_database_is(world):
+    world.write(alarm=True)
+    answer, result = call(world, "--now", START.isoformat())
+    assert answer.exit_code == 0, answer.output
+    assert result["state"] == "shadow"
+    assert result["wrote"][0] == str(world.config.runs / "retraining.db")
+    assert [step["to_state"] for step in result["transitions"]] == ["training", "judging", "shadow"]
+
+
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(world):
+    world.write(alarm=True)
+    before = world.read()
+    _, result = call(world, "--now", START.isoformat(), "--dry-run")
+    assert result["decision"]["action"] == "train"
+    assert world.read() == before
+    assert not (world.config.runs / "retraining.db").exists()
+
+
+def test_a_dry_run_knows_the_attempt_that_is_under_way(world):
+    world.tick(0, alarm=True)
+    result = preview_decision(world.config, now=START + pd.Timedelta(days=1), parts=world.parts)
+    assert (result["state"], result["decision"]["held_by"]) == ("shadow", "attempt")
+
+
+def test_a_tick_without_any_prediction_says_what_to_do(world):
+    answer, _ = call(world)
+    assert isinstance(answer.exception, FileNotFoundError)
+    assert "throughline fraud serve" in str(answer.exception)
+
+
+def test_a_loop_over_an_instant_that_stands_still_is_refused(world):
+    answer, _ = call(world, "--now", START.isoformat(), "--loop", "1")
+    assert "stands still" in str(answer.exception)
+
+
+ROLLED_BACK = {"champion": {"version": "1", "before": "2"}, "dropped": None}
+DROPPED = {"champion": {"version": "1", "before": "1"}, "dropped": "2 shadow 0.0"}
+
+
+def test_a_rollout_ended_by_hand_is_a_step_of_its_attempt(world):
+    world.tick(0, alarm=True)
+    assert record_rollback(world.config, DROPPED, who="kim") is None
+    with world.open_store() as store:
+        step = store.load_transitions()[-1]
+    assert (step["from_state"], step["to_state"], step["who"]) == ("shadow", "superseded", "kim")
+    assert step["reasons"] == ["the rollout '2 shadow 0.0' was ended by hand"]
+
+
+def test_a_rollout_ended_by_hand_leaves_the_watch_of_the_champion_before_it(world):
+    world.tick(0, alarm=True)
+    for day in (1, 2, 3, 4):
+        world.tick(day, alarm=day == 4)
+    record_rollback(world.config, {**DROPPED, "dropped": "3 shadow 0.0"}, who="kim")
+    with world.open_store() as store:
+        assert [item.state for item in store.load_attempts()] == ["watching", "superseded"]
+
+
+def test_a_rollback_with_nothing_under_way_is_on_record_too(world):
+    world.tick(0)
+    record_rollback(world.config, ROLLED_BACK, who="kim")
+    with world.open_store() as store:
+        (step,) = store.load_transitions()
+    assert (step["attempt_id"], step["who"]) == (None, "kim")
+
+
+def test_a_rollback_without_a_loop_makes_no_database(world):
+    assert record_rollback(world.config, ROLLED_BACK, who="kim") is None
+    assert not (world.config.runs / "retraining.db").exists()
+
+
+def test_a_rollback_that_cannot_be_recorded_says_why(world):
+    (world.config.runs / "retraining.db").write_text("no database at all, but a note of somebody's")
+    assert "not a database" in record_rollback(world.config, ROLLED_BACK, who="kim")
+
+
+def test_an_address_without_a_driver_says_what_to_install():
+    with (
+        pytest.raises(ValueError, match="install psycopg"),
+        open_database("postgresql+nodriver://x@h/d"),
+    ):
+        pass
+
+
+def test_the_loops_database_can_be_read_while_a_tick_is_at_work(world):
+    read: list[int] = []
+
+    def look(name: str) -> None:
+        if name == "before training":
+            with sqlite3.connect(world.config.runs / "retraining.db") as reader:
+                read.extend(reader.execute("select count(*) from attempts").fetchone())
+            reader.close()
+
+    LoopWorld(world.config, checkpoint=look).tick(0, alarm=True)
+    assert read == [1]

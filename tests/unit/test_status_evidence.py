@@ -1,0 +1,110 @@
+"""Reports and ticks become one record, and alarms have a beginning."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from configs.files import write_json
+from monitoring.status_evidence import (
+    QUALITY,
+    Evidence,
+    find_open_alarms,
+    merge_evidence,
+    read_report,
+    read_tick,
+)
+
+REPORT = {
+    "now": "2026-04-05T00:00:00+00:00",
+    "champion": {"name": "lightgbm", "version": "3"},
+    "quality": {
+        "findings": [
+            {"severity": "block", "message": "amount_log: 102 times the reference's"},
+            {"severity": "warn", "message": "few rows"},
+        ]
+    },
+    "drift": {"detected": True, "reason": "4 of 28 features drifted", "features": ["amount_log"]},
+    "performance": {"is_degraded": False, "reason": "as expected", "average_precision": 0.6},
+    "decision": {"action": "blocked", "reasons": ["not training on a broken feed"]},
+}
+OBSERVATION = {
+    "now": "2026-04-05T00:00:00+00:00",
+    "champion": "3",
+    "blocking": [],
+    "alarms": {
+        "drift": {"is_on": True, "reason": "moved"},
+        "matured": {"is_on": False, "reason": "fine"},
+        "estimated": {"is_on": None, "reason": "too few rows"},
+    },
+    "evidence": {},
+}
+DECISION = {"action": "keep", "reasons": ["cooling down"], "held_by": "cooldown"}
+
+
+def look(day: int, *alarms: str, champion: str = "3") -> Evidence:
+    time = pd.Timestamp("2026-04-01", tz="UTC") + pd.Timedelta(days=day)
+    return Evidence(time, champion, dict.fromkeys(alarms, f"day {day}"), "keep", ())
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_json(tmp_path / "monitor.json", REPORT)
+    return tmp_path
+
+
+def test_a_report_alarms_of_what_blocks_and_of_what_moved(folder):
+    assert read_report(folder).alarms == {
+        QUALITY: "amount_log: 102 times the reference's",
+        "drift": "4 of 28 features drifted: amount_log",
+    }
+
+
+def test_a_report_that_names_its_alarms_is_taken_at_its_word(folder):
+    alarms = {"drift": {"is_on": None, "reason": "?"}, "estimated": {"is_on": True, "reason": "e"}}
+    write_json(folder / "monitor.json", REPORT | {"alarms": alarms})
+    assert read_report(folder).alarms.keys() == {QUALITY, "estimated"}
+
+
+def test_an_alarm_that_cannot_be_told_is_not_on():
+    assert read_tick(OBSERVATION, DECISION).alarms == {"drift": "moved"}
+
+
+def test_a_tick_says_what_held_training_back():
+    assert read_tick(OBSERVATION, DECISION).held_by == "cooldown"
+
+
+def test_of_one_instant_the_tick_decides_and_the_report_has_the_performance(folder):
+    (merged,) = merge_evidence([read_report(folder)], [read_tick(OBSERVATION, DECISION)])
+    assert merged.action == "keep"
+    assert merged.performance["average_precision"] == 0.6
+
+
+def test_evidence_is_in_time_order():
+    merged = merge_evidence([look(3), look(1)], [look(2)])
+    assert [item.time.day for item in merged] == [2, 3, 4]
+
+
+def test_an_alarm_is_open_since_it_last_began():
+    evidence = [look(0, "drift"), look(1), look(2, "drift"), look(3, "drift")]
+    (alarm,) = find_open_alarms(evidence, champion="3")
+    assert (alarm.since.day, alarm.message) == (3, "day 3")
+
+
+def test_an_alarm_that_went_off_again_is_not_open():
+    assert find_open_alarms([look(0, "drift"), look(1)], champion="3") == []
+
+
+def test_alarms_about_a_version_that_was_replaced_are_closed_and_those_of_the_feed_are_not():
+    alarms = find_open_alarms([look(0, "drift", QUALITY)], champion="4")
+    assert [alarm.name for alarm in alarms] == [QUALITY]
+
+
+def test_an_alarm_about_the_version_before_is_not_the_beginning_of_this_ones():
+    evidence = [look(0, "drift", champion="2"), look(1, "drift")]
+    (alarm,) = find_open_alarms(evidence, champion="3")
+    assert alarm.since.day == 2
+
+
+def test_without_evidence_there_is_no_alarm():
+    assert find_open_alarms([], champion="3") == []
