@@ -212,6 +212,7 @@ class RolloutSection(Frozen):
     canary_shares: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...]
     canary_days: Annotated[float, Field(ge=0.0)]
     watch_days: Annotated[float, Field(ge=0.0)]
+    max_wait_days: PositiveFloat
     max_latency_ratio: Annotated[float, Field(gt=1.0)]
     max_decline_ratio: Annotated[float, Field(gt=1.0)]
     max_cost_increase: Annotated[float, Field(ge=0.0)]

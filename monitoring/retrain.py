@@ -104,6 +104,11 @@ class GateVerdict:
     champion_brier_score: float | None = None
     challenger_brier_score: float | None = None
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether there was enough to judge; else the same question later may be answered."""
+        return self.promote or self.difference is not None
+
 
 def compare_scores(
     is_fraud: Booleans,
