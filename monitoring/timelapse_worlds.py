@@ -8,7 +8,7 @@ reported (the feed) differ in one world, whose feed loses a column for some days
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -95,7 +95,8 @@ class World:
     @cached_property
     def is_fraud(self) -> Floats:
         """The truth as 0 or 1; NaN for a transaction that never gets a label."""
-        return self.truth["is_fraud"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        truth = self.truth["is_fraud"].astype("Float64")
+        return np.asarray(truth.to_numpy(np.float64, na_value=np.nan))
 
     @cached_property
     def amounts(self) -> Floats:
@@ -266,6 +267,6 @@ def _damage(history: pd.DataFrame, damage: Damage, *, first_time: pd.Timestamp) 
     return history.assign(**{damage.column: history[damage.column].mask(is_hit)})
 
 
-def plan_own_world(config: FraudConfig, history_path: Path) -> WorldPlan:
+def plan_own_world(transactions: Path) -> WorldPlan:
     """Name the world of a user's own file: nothing is known of its changes."""
-    return replace(WorldPlan("yours", ""), title=f"{history_path.name}, as it is")
+    return WorldPlan("yours", f"{transactions.name}, as it is")
