@@ -182,13 +182,18 @@ def fraud_rollback(
     config: Config = None,
     runs: Runs = None,
     settings: Set = None,
+    to: Annotated[
+        int | None,
+        typer.Option(min=1, help="Make this version the champion.  [default: undo the last step]"),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Make the champion before the champion again.
+    """End the rollout of a challenger, or make the champion before the champion again.
 
     In: the registry, which remembers the champion that the last promotion replaced. Out: the
-    alias moved back, once that version's files and golden rows are found right, and a line in
-    serving/admin.jsonl. A running service follows within a second; asked twice, it moves once.
+    shadow or canary ended, if there is one; else the alias moved back, once that version's files
+    and golden rows are found right. Either is a line in serving/admin.jsonl. A running service
+    follows within two seconds; asked twice, it moves once.
 
     Example: throughline fraud rollback --runs runs/mine
 
@@ -197,7 +202,8 @@ def fraud_rollback(
     chosen = read_fraud_config(config, settings, {"runs": runs})
     from serving.champion_changes import run_rollback
 
-    finish(run_rollback(chosen), json=json, config=config, runs=runs)
+    result = run_rollback(chosen, to=None if to is None else str(to))
+    finish(result, json=json, config=config, runs=runs)
 
 
 app.command("handbook")(fraud_handbook)

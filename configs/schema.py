@@ -178,12 +178,13 @@ class MonitoringSection(Frozen):
     max_rows: PositiveInt
     num_reference_windows: PositiveInt
     false_alarm_rate: Share
-    min_drifted_features: PositiveInt
+    min_drifted_importance: Annotated[float, Field(gt=0.0, le=1.0)]
     max_null_share_increase: Share
     max_unit_ratio: Annotated[float, Field(gt=1.0)]
     max_duplicate_share: Share
     max_degraded_share: Share
     max_matured_average_precision_drop: Share
+    max_matured_cost_increase: Annotated[float, Field(ge=0.0)]
     min_matured_frauds: PositiveInt
     gate_confidence: Share
     max_brier_increase: Annotated[float, Field(ge=0.0)]

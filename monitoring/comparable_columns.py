@@ -17,13 +17,9 @@ Floats = NDArray[np.float64]
 MAX_CATEGORIES = 30
 """Categories told apart; rarer ones, and those the reference lacks, are taken together."""
 OTHER_CATEGORY = "(other)"
-CLIP_QUANTILE = 0.01
-"""Values beyond the reference's outermost hundredths are clipped to them, so that a few giants in a
-heavy tail neither make nor hide drift. Measured on twelve references of simulated worlds whose
-amounts grew by 30 %: the third furthest feature stood at 1.95 times its threshold on average, and
-at 1.62 times with the outermost thousandths; unchanged windows stayed below 0.85 with either."""
-MIN_DISTINCT_TO_CLIP = 20
-"""A flag that is 1 once in two thousand rows must not be clipped away."""
+MAX_LISTED_VALUES = 20
+"""A number with more distinct values than this in the reference is compared by its quantiles. Flags
+and weekdays keep their values: a step of theirs is a change of share as it is."""
 
 
 def read_numbers(features: pd.DataFrame, numeric: Sequence[str]) -> pd.DataFrame:
@@ -51,7 +47,11 @@ def find_finite(numbers: pd.Series) -> Floats:
 def make_comparable(
     reference: pd.DataFrame, *, current: pd.DataFrame, categorical: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give a reference and a window the same types, and categories and limits of the reference.
+    """Give a reference and a window the same types, on the reference's own scale.
+
+    Amounts, counts and distances have tails so heavy that a few giants decide any distance between
+    their values. So a value becomes the share of the reference below it: a shift of a tenth of the
+    reference counts as much at the median as in the tail, whatever the unit.
 
     Args:
         reference: Columns to compare; categorical ones hold strings, all others numbers.
@@ -59,8 +59,9 @@ def make_comparable(
         categorical: Columns that hold strings.
 
     Returns:
-        ``(reference, current)``, rows numbered from 0 in the same order: finite float64 within the
-        reference's outermost quantiles, and at most ``MAX_CATEGORIES`` categories and the rest.
+        ``(reference, current)``, rows numbered from 0 in the same order: float64, in [0, 1] where
+        the reference has more than ``MAX_LISTED_VALUES`` values; and at most ``MAX_CATEGORIES``
+        categories and the rest.
     """
     numeric = [str(name) for name in reference if name not in categorical]
     before, now = (
@@ -68,8 +69,11 @@ def make_comparable(
         for rows in (reference, current)
     )
     for name in numeric:
-        low, high = _find_clip_limits(find_finite(before[name]))
-        before[name], now[name] = before[name].clip(low, high), now[name].clip(low, high)
+        known = np.sort(find_finite(before[name]))
+        if np.unique(known).size > MAX_LISTED_VALUES:
+            before[name], now[name] = (
+                find_quantiles(rows[name].to_numpy(), among=known) for rows in (before, now)
+            )
     for name in (str(name) for name in reference if name in categorical):
         kept = set(reference[name].value_counts().index[:MAX_CATEGORIES])
         before[name], now[name] = (
@@ -79,10 +83,15 @@ def make_comparable(
     return before.reset_index(drop=True), now.reset_index(drop=True)
 
 
-def _find_clip_limits(values: Floats) -> tuple[float, float]:
-    """Return the outermost quantiles, or no limits for a column of few distinct values."""
-    if np.unique(values).size <= MIN_DISTINCT_TO_CLIP:
-        return -np.inf, np.inf
-    low, high = np.quantile(values, [CLIP_QUANTILE, 1 - CLIP_QUANTILE])
-    is_spread = np.unique(values.clip(low, high)).size > MIN_DISTINCT_TO_CLIP
-    return (float(low), float(high)) if is_spread else (-np.inf, np.inf)
+def find_quantiles(values: Floats, *, among: Floats) -> Floats:
+    """Find the share of known values below each value, those equal to it counting one half.
+
+    Args:
+        values: Of any size; NaN stays NaN. Shape ``(rows,)``.
+        among: Known values, ascending, at least one.
+
+    >>> find_quantiles(np.array([0.0, 2.0, 9.0]), among=np.array([1.0, 2.0, 2.0, 3.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    below, up_to = (np.searchsorted(among, values, side=side) for side in ("left", "right"))
+    return np.where(np.isnan(values), np.nan, (below + up_to) / (2.0 * among.size))

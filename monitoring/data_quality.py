@@ -26,7 +26,7 @@ class Finding:
 
     Attributes:
         check: Which check found it: ``schema``, ``type``, ``null``, ``infinite``, ``constant``,
-            ``range``, ``unit``, ``duplicate``, ``degraded``, ``volume`` or ``freshness``.
+            ``zero``, ``range``, ``unit``, ``duplicate``, ``degraded``, ``volume`` or ``freshness``.
         column: The column it is about; empty for the window as a whole.
         severity: ``block`` stops retraining, ``warn`` does not.
         value: What was measured, in the unit the message names.
@@ -161,21 +161,35 @@ def _check_range(
 
 
 def _check_unit(name: str, now: Floats, before: Floats, limits: QualityLimits) -> Iterator[Finding]:
-    """Compare the medians of positive values; a column named ``*_log`` holds log(1 + value)."""
-    if name.endswith("_log"):
-        now, before = np.expm1(np.minimum(now, 700.0)), np.expm1(np.minimum(before, 700.0))
-    if before.min() < 0 or now.min() < 0 or not (now > 0).any() or not (before > 0).any():
-        return
-    ratio = float(np.median(now[now > 0]) / np.median(before[before > 0]))
-    if max(ratio, 1 / ratio) >= limits.max_unit_ratio:
+    ratio = measure_unit(name, now, before)
+    if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio:
         message = f"{name}: its median is {ratio:.3g} times the reference's, as if its unit changed"
         yield Finding("unit", name, "block", ratio, limits.max_unit_ratio, message)
+
+
+def measure_unit(name: str, now: Floats, before: Floats) -> float | None:
+    """Compare the medians of positive values; a column named ``*_log`` holds log(1 + value).
+
+    Args:
+        name: The column's.
+        now: Its values; what is not finite is left out.
+        before: The reference's.
+
+    Returns:
+        The ratio of the medians; ``None`` where a value is negative or none is positive.
+    """
+    now, before = now[np.isfinite(now)], before[np.isfinite(before)]
+    if name.endswith("_log"):
+        now, before = np.expm1(np.minimum(now, 700.0)), np.expm1(np.minimum(before, 700.0))
+    if not (now > 0).any() or not (before > 0).any() or before.min() < 0 or now.min() < 0:
+        return None
+    return float(np.median(now[now > 0]) / np.median(before[before > 0]))
 
 
 def _check_nulls(
     known: pd.Series, reference: pd.Series, limits: QualityLimits
 ) -> Iterator[Finding]:
-    share, usual = _measure_missing_share(known), _measure_missing_share(reference)
+    share, usual = measure_missing_share(known), measure_missing_share(reference)
     name, limit = str(known.name), min(usual + limits.max_null_share_increase, 1.0)
     if share > limit or (share == 1.0 and usual < 1.0):
         what = "is empty" if share == 1.0 else f"is missing in {share:.1%} of rows"
@@ -183,7 +197,7 @@ def _check_nulls(
         yield Finding("null", name, "block", share, limit, message)
 
 
-def _measure_missing_share(column: pd.Series) -> float:
+def measure_missing_share(column: pd.Series) -> float:
     """Return the share of nulls and infinities, 1.0 for a column without rows."""
     if column.empty:
         return 1.0

@@ -79,6 +79,15 @@ class LoopStore:
                 select(ticks.c.time).order_by(ticks.c.time.desc()).limit(1)
             ).scalar()
 
+    def load_decisions(self, *, limit: int = 20) -> list[dict[str, Any]]:
+        """Return the latest ticks, oldest first: ``time``, ``observation`` and ``decision``."""
+        columns = (ticks.c.time, ticks.c.observation, ticks.c.decision)
+        with self.engine.begin() as connection:
+            rows = connection.execute(
+                select(*columns).order_by(ticks.c.time.desc()).limit(limit)
+            ).all()
+        return [{**row._mapping, "time": row.time.isoformat()} for row in reversed(rows)]
+
     def record_tick(self, observation: Observation, decision: Decision) -> Attempt | None:
         """Write down a tick, and open the attempt it decided on: both or neither.
 

@@ -11,19 +11,26 @@ here because 30 windows through Evidently would take minutes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import t as student_t
 
 from features.windows import DAY, Floats, Integers
+from monitoring.prediction_limits import (
+    MIN_VALUES_SEEN,
+    VariancePrior,
+    find_prediction_limit,
+    fit_variance_prior,
+    measure_variance,
+)
 
 Mask = NDArray[np.bool_]
 
-MIN_WINDOWS = 5
+MIN_WINDOWS = MIN_VALUES_SEEN
 """Fewest windows that say anything about how windows differ."""
 MIN_VALUES = 100
 """Fewest values of a column in a window; below it a distance is mostly noise."""
@@ -68,10 +75,13 @@ class WindowPlan:
 
 
 class WindowMeasures(NamedTuple):
-    """Per window: its distance, its mean (both in standard deviations) and its centre in days."""
+    """Per window: its distance, its mean (both in standard deviations) and its centre in days.
+
+    Categories have no mean.
+    """
 
     distances: Floats
-    means: Floats
+    means: Floats | None
     days: Floats
 
 
@@ -132,32 +142,58 @@ def _cut_window(
     return ReferenceWindow(inside, ~is_in_window, start + length // 2)
 
 
-def find_numeric_threshold(
-    values: Floats, *, plan: WindowPlan, false_alarm_rate: float
-) -> float | None:
-    """Find the normed Wasserstein distance an unchanged numeric feature rarely exceeds.
+def find_thresholds(
+    measures: Mapping[str, WindowMeasures],
+    *,
+    plan: WindowPlan,
+    false_alarm_rates: Mapping[str, float],
+) -> dict[str, float]:
+    """Find the distance that each unchanged column rarely exceeds.
 
-    A feature that was already moving during the reference may keep its pace: by the triangle
+    Distances are positive and skewed to the right, so their logarithms are taken for normal. A
+    number that was already moving during the reference may keep its pace: by the triangle
     inequality a shift by ``d`` adds at most ``d`` to the distance, so the trend of the window
     means, carried on to the window being judged, is added.
 
     Args:
-        values: The feature over the reference; NaN where missing. Shape ``(reference rows,)``.
+        measures: By column, from ``measure_numeric_windows`` or ``measure_categorical_windows``.
         plan: From ``plan_windows``.
-        false_alarm_rate: Share of unchanged windows that may exceed the threshold.
+        false_alarm_rates: By column, the share of unchanged windows that may exceed its threshold.
 
     Returns:
-        The threshold in standard deviations of the reference; ``None`` if fewer than
-        ``MIN_WINDOWS`` windows hold ``MIN_VALUES`` values.
+        Thresholds by column; none for a column that fewer than ``MIN_WINDOWS`` windows measured.
     """
-    measured = measure_numeric_windows(values, plan=plan)
-    threshold = find_prediction_limit(
-        measured.distances, num_independent=plan.num_independent, exceeded_share=false_alarm_rate
+    n = plan.num_independent
+    logs = {
+        name: np.log(np.maximum(measured.distances, SMALLEST_DISTANCE))
+        for name, measured in measures.items()
+        if measured.distances.size >= MIN_WINDOWS
+    }
+    variances = {name: measure_variance(seen, num_independent=n) for name, seen in logs.items()}
+    prior = fit_variance_prior(variances.values(), num_independent=n)
+    return {
+        name: _find_threshold(seen, measures[name], plan, prior, false_alarm_rates[name])
+        for name, seen in logs.items()
+    }
+
+
+def _find_threshold(
+    logs: Floats,
+    measured: WindowMeasures,
+    plan: WindowPlan,
+    prior: VariancePrior | None,
+    false_alarm_rate: float,
+) -> float:
+    """Return the limit of the distances, and what the trend adds to it."""
+    n = plan.num_independent
+    limit = find_prediction_limit(
+        logs, num_independent=n, exceeded_share=false_alarm_rate, prior=prior
     )
-    if threshold is None:
-        return None
-    trend = measure_trend(measured.means, days=measured.days, num_independent=plan.num_independent)
-    return threshold + trend * plan.gap_days
+    assert limit is not None, "columns of too few windows were left out"
+    trend = 0.0
+    if measured.means is not None:
+        trend = measure_trend(measured.means, days=measured.days, num_independent=n)
+    return float(np.exp(limit)) + trend * plan.gap_days
 
 
 def measure_numeric_windows(values: Floats, *, plan: WindowPlan) -> WindowMeasures:
@@ -214,34 +250,18 @@ def measure_trend(means: Floats, *, days: Floats, num_independent: float) -> flo
     return max(abs(float(slope)) - standard_error, 0.0)
 
 
-def find_categorical_threshold(
-    codes: Integers, *, plan: WindowPlan, false_alarm_rate: float
-) -> float | None:
-    """Find the Jensen-Shannon distance an unchanged categorical feature rarely exceeds.
+def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> WindowMeasures:
+    """Measure how far each window's categories lie from the rest; see the numeric twin.
 
     Args:
         codes: Category of each reference row, 0 upwards; -1 where missing.
         plan: From ``plan_windows``.
-        false_alarm_rate: Share of unchanged windows that may exceed the threshold.
-
-    Returns:
-        The threshold, in natural units, at most sqrt(ln 2) or barely above; ``None`` as for
-        numbers.
-    """
-    distances = measure_categorical_windows(codes, plan=plan)
-    return find_prediction_limit(
-        distances, num_independent=plan.num_independent, exceeded_share=false_alarm_rate
-    )
-
-
-def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> Floats:
-    """Measure how far each window's categories lie from the rest; see the numeric twin.
 
     Source:
         Jensen-Shannon distance with natural logarithms: Evidently's ``jensenshannon``.
     """
     num_codes = int(codes.max(initial=-1)) + 1
-    distances = []
+    distances, days = [], []
     for window in plan.windows:
         inside, outside = (codes[rows & (codes >= 0)] for rows in (window.inside, window.outside))
         if min(inside.size, outside.size) < MIN_VALUES:
@@ -249,34 +269,6 @@ def measure_categorical_windows(codes: Integers, *, plan: WindowPlan) -> Floats:
         before, now = (np.bincount(part, minlength=num_codes) for part in (outside, inside))
         with np.errstate(invalid="ignore"):  # equal shares: rounding, below 0 under the root
             distances.append(float(jensenshannon(before, now)))
-    return np.nan_to_num(np.array(distances, dtype=np.float64))
-
-
-def find_prediction_limit(
-    distances: Floats, *, num_independent: float, exceeded_share: float
-) -> float | None:
-    """Find the value one further distance exceeds with the given probability.
-
-    A quantile at 1 - 0.01 cannot be read from 30 windows, so their logarithms are taken for normal:
-    distances are positive and skewed to the right. Overlapping windows count as the number that fit
-    side by side.
-
-    Args:
-        distances: Of each window from the rest. Shape ``(windows,)``.
-        num_independent: How many independent windows these are worth, at least 2.
-        exceeded_share: In (0, 1).
-
-    Returns:
-        The limit; ``None`` for fewer than ``MIN_WINDOWS`` distances.
-
-    Source:
-        One-sided prediction limit for one future observation, mean + t(n - 1) s sqrt(1 + 1 / n)
-        (Hahn and Meeker, Statistical Intervals, 1991, section 4.8), on logarithms.
-    """
-    if distances.size < MIN_WINDOWS:
-        return None
-    logs = np.log(np.maximum(distances, SMALLEST_DISTANCE))
-    n = max(num_independent, 2.0)
-    std = float(np.std(logs)) * np.sqrt(n / (n - 1))
-    quantile = float(student_t.ppf(1 - exceeded_share, n - 1))
-    return float(np.exp(logs.mean() + quantile * std * np.sqrt(1 + 1 / n)))
+        days.append(window.centre_time / DAY)
+    measured = np.nan_to_num(np.array(distances, dtype=np.float64))
+    return WindowMeasures(measured, None, np.array(days, dtype=np.float64))

@@ -1,13 +1,14 @@
 """Requests with the operator's token move the champion, forward or back, while the service runs.
 
 ``POST /admin/swap`` with ``{"version": "3"}``, ``POST /admin/rollback`` and ``GET /admin/status``,
-each with ``Authorization: Bearer <token>``. The alias in the registry is all they move: every
-worker finds it within ``serving.model_poll_seconds``, as it finds a promotion by anybody else.
+each with ``Authorization: Bearer <token>``. The alias and the rollout in the registry are all they
+move: every worker finds them within ``serving.model_poll_seconds``, as it finds a promotion by
+anybody else. A rollback while there is a rollout ends that, and the champion stays.
 
 ======  ===========================================================================================
 status  what it means
 ======  ===========================================================================================
-200     done; the answer names the version before and after
+200     done; the answer names the champion before and after, and the rollout that was ended
 400     the body is not ``{"version": "<number>"}``
 401     no token, or a wrong one; nothing else is told
 404     the service was started without a token, so that there are no such routes
@@ -158,13 +159,15 @@ async def _change(change: Callable[[], Change]) -> Response:
         return _refuse(409, " ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 - the registry may fail in many ways, none with a 500
         return _say_unavailable(error)
-    return JSONResponse({"from": done.before, "to": done.after})
+    return JSONResponse(done.describe())
 
 
 def _read_aliases(runs: Path) -> dict[str, str | None]:
-    from training.registry import CHALLENGER, CHAMPION, PREVIOUS, find_version
+    from training.registry import CHALLENGER, CHAMPION, PREVIOUS, find_version, get_rollout
 
-    return {alias: find_version(runs, alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)}
+    rollout = get_rollout(runs)
+    aliases = {alias: find_version(runs, alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)}
+    return {**aliases, "rollout": None if rollout is None else str(rollout)}
 
 
 def _refuse(status: int, reason: str) -> Response:

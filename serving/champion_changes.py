@@ -1,6 +1,7 @@
 """An operator's word becomes another champion: checked before anything moves, and written down.
 
-Every change is one line of ``admin.jsonl``: when, from which version, to which, and at whose word.
+Every change is one line of ``admin.jsonl``: when, from which version, to which, which rollout it
+ended if it was that, and at whose word.
 That file is also the lock: whoever changes the champion holds it, from the check to the line, in
 whatever worker or process, so its lines are the changes in their order.
 """
@@ -26,10 +27,19 @@ AUDIT_FILE = "admin.jsonl"
 
 
 class Change(NamedTuple):
-    """The champion was one version and is another; the same where it already was what was asked."""
+    """The champion was one version and is another; the same where it already was what was asked.
+
+    ``dropped`` is the rollout that was ended instead, as text.
+    """
 
     before: str | None
     after: str
+    dropped: str | None = None
+
+    def describe(self) -> dict[str, str | None]:
+        """Return it as JSON has it."""
+        dropped = {} if self.dropped is None else {"dropped": self.dropped}
+        return {"from": self.before, "to": self.after, **dropped}
 
 
 def swap_champion(runs: Path, *, version: str, folder: Path, who: str) -> Change:
@@ -56,7 +66,9 @@ def swap_champion(runs: Path, *, version: str, folder: Path, who: str) -> Change
 
 
 def roll_back_champion(runs: Path, *, folder: Path, who: str) -> Change:
-    """Make the champion before the champion again; see ``training.registry.roll_back``.
+    """End the rollout, or make the champion before the champion again.
+
+    See ``training.registry.roll_back``.
 
     Args:
         runs: Output folder, with the registry.
@@ -65,8 +77,8 @@ def roll_back_champion(runs: Path, *, folder: Path, who: str) -> Change:
 
     Raises:
         FileNotFoundError: If there is no champion.
-        ValueError: If there is none to go back to, or its artefact does not load; nothing has
-            changed.
+        ValueError: If there is nothing to take back, or the artefact of the champion before does
+            not load; nothing has changed.
     """
     from training.artefact import load_artefact
     from training.registry import roll_back
@@ -77,23 +89,30 @@ def roll_back_champion(runs: Path, *, folder: Path, who: str) -> Change:
     return change
 
 
-def run_rollback(config: FraudConfig) -> dict[str, Any]:
+def run_rollback(config: FraudConfig, *, to: str | None = None) -> dict[str, Any]:
     """Roll back at the word of whoever runs the command.
 
     Args:
         config: ``runs`` says where the registry is.
+        to: The version to make the champion; without it, the last step is taken back.
 
     Returns:
-        ``champion`` (``version`` and ``before``), ``wrote`` and ``next``.
+        ``champion`` (``version`` and ``before``), ``dropped`` (the rollout that was ended instead,
+        or ``None``), ``wrote`` and ``next``.
 
     Raises:
         FileNotFoundError: If there is no champion.
-        ValueError: As for ``roll_back_champion``.
+        ValueError: As for ``roll_back_champion`` or ``swap_champion``.
     """
     folder = get_service_folder(config.runs)
-    change = roll_back_champion(config.runs, folder=folder, who=f"{getpass.getuser()} (command)")
+    who = f"{getpass.getuser()} (command)"
+    if to is None:
+        change = roll_back_champion(config.runs, folder=folder, who=who)
+    else:
+        change = swap_champion(config.runs, version=to, folder=folder, who=who)
     return {
         "champion": {"version": change.after, "before": change.before},
+        "dropped": change.dropped,
         "wrote": [str(folder / AUDIT_FILE)],
         "next": "throughline fraud monitor",
     }
@@ -113,8 +132,7 @@ def _write_down(audit: IO[bytes], change: Change, *, action: str, who: str) -> N
         {
             "time": datetime.now(UTC).isoformat(),
             "action": action,
-            "from": change.before,
-            "to": change.after,
+            **change.describe(),
             "who": who,
         }
     )

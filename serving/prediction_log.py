@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.throughline")
 
 Decision = Literal["approve", "review", "decline"]
+Arm = Literal["champion", "challenger", "shadow"]
+SHADOW: Literal["shadow"] = "shadow"
 
 LOAD_TEST_PREFIX = "throughline-load:"
 """Transactions a load test invents begin with this; no truth will ever arrive for them."""
@@ -40,12 +42,14 @@ LOAD_TEST_PREFIX = "throughline-load:"
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """What some transactions were answered at one moment, as columns in the same order.
+    """What one model said to some transactions at one moment, as columns in the same order.
 
     Attributes:
-        prediction_time_us: When the answers were decided, microseconds since 1970.
-        model_version: Which model answered all of them.
-        arm: The role the model played, ``champion`` until a challenger shares the traffic.
+        prediction_time_us: When it was decided, microseconds since 1970.
+        model_version: Which model decided about all of them.
+        arm: The role the model played: ``champion``; ``challenger``, which answered a canary's
+            customers; or ``shadow``, whose word nobody was given: the same transactions have
+            records of the champion's.
         transaction_ids: One per row.
         event_times_us: When each happened, microseconds since 1970. Shape ``(rows,)``.
         amounts: Account currency. Shape ``(rows,)``.
@@ -56,12 +60,16 @@ class ScoredBatch:
         scores: Calibrated probabilities. Shape ``(rows,)``.
         decisions: ``approve``, ``review`` or ``decline``, one per row.
         degraded_reasons: Why a row was answered with less than it should have been, or None.
-        latency_ms: From the decoded request to its decision. Shape ``(rows,)``.
+        latency_ms: From the decoded request to its decision, without the time that rows of
+            another arm took. Shape ``(rows,)``.
+        outcome_shares: With which probability the decision that was answered lets the outcome be
+            seen, in [0, 1]: 0 for what was declined, ``serving.explore_share`` for what was let
+            through though it would have been. Shape ``(rows,)``; ``None`` where all are 1.
     """
 
     prediction_time_us: int
     model_version: str
-    arm: str
+    arm: Arm
     transaction_ids: Sequence[str]
     event_times_us: Integers
     amounts: Floats
@@ -71,6 +79,7 @@ class ScoredBatch:
     decisions: Sequence[Decision]
     degraded_reasons: Sequence[str | None]
     latency_ms: Floats
+    outcome_shares: Floats | None = None
 
 
 class LogCounts(NamedTuple):
@@ -193,11 +202,15 @@ def get_prediction_folder(runs: Path) -> Path:
     return runs / "predictions"
 
 
-def load_predictions(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def load_predictions(
+    folder: Path, *, with_shadow: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read every segment of a prediction log.
 
     Args:
         folder: As given to ``PredictionLog``; it may be absent, and may be written to meanwhile.
+        with_shadow: Whether to return also what a challenger said in the shadow, which nobody was
+            answered; such a transaction has two rows.
 
     Returns:
         ``(predictions, features)`` with the same index, in order of ``prediction_time``.
@@ -206,7 +219,8 @@ def load_predictions(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         last record batch a killed process left unfinished. ``features`` has a column per feature
         name: float64 where no value is a string, else objects; NaN or None where a record lacked
         it. Both are empty, with no feature columns, if there is no record. The inventions of a
-        load test (``LOAD_TEST_PREFIX``) are left out.
+        load test (``LOAD_TEST_PREFIX``) are left out. ``outcome_share`` is 1 in records of an
+        earlier release, which knew no other.
 
     Raises:
         ValueError: If a segment is damaged or was written by an earlier release; the message
@@ -225,12 +239,16 @@ def load_predictions(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if not all(is_record_schema(batch.schema) for batch in segment.batches):
             raise ValueError(f"{path} is no prediction log, its columns are others; move it away")
         num_truncated += segment.is_truncated
-        batches.extend(_leave_out_load_tests(batch) for batch in segment.batches)
+        batches.extend(_select(batch, with_shadow=with_shadow) for batch in segment.batches)
     predictions, features = build_frames([batch for batch in batches if len(batch)])
     predictions.attrs["num_truncated"] = num_truncated
     return predictions, features
 
 
-def _leave_out_load_tests(batch: pa.RecordBatch) -> pa.RecordBatch:
-    is_invented = pc.starts_with(batch["transaction_id"], LOAD_TEST_PREFIX)
-    return batch.filter(pc.invert(is_invented))
+def _select(batch: pa.RecordBatch, *, with_shadow: bool) -> pa.RecordBatch:
+    """Leave out what load tests invented, and what was said in the shadow unless it is wanted."""
+    is_left_out = pc.starts_with(batch["transaction_id"], LOAD_TEST_PREFIX)
+    if not with_shadow:
+        is_shadow = pc.equal(batch["arm"].dictionary_decode(), SHADOW)
+        is_left_out = pc.or_(is_left_out, is_shadow)
+    return batch.filter(pc.invert(is_left_out))

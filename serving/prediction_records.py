@@ -17,11 +17,12 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from features.fraud_selection import FeatureSet
     from serving.prediction_log import ScoredBatch
-    from training.encoding import Integers
+    from training.encoding import Floats, Integers
 
 TIME = pa.timestamp("us", tz="UTC")
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 FEATURES = "features"
+OUTCOME_SHARE = "outcome_share"
 COLUMNS = {
     "prediction_time": TIME,
     "transaction_id": pa.string(),
@@ -33,8 +34,11 @@ COLUMNS = {
     "decision": REPEATED,
     "degraded_reason": REPEATED,
     "latency_ms": pa.float64(),
+    OUTCOME_SHARE: pa.float64(),
 }
 """The columns of a record; after them comes the struct ``features``, a field per feature."""
+EARLIER_COLUMNS = [name for name in COLUMNS if name != OUTCOME_SHARE]
+"""Those of a release that let every outcome be seen, or knew nothing of it."""
 
 
 def build_schema(feature_set: FeatureSet) -> pa.Schema:
@@ -91,9 +95,15 @@ def build_records(batches: Sequence[ScoredBatch], *, schema: pa.Schema) -> pa.Re
         chain_words(batch.decisions for batch in batches),
         chain_words(batch.degraded_reasons for batch in batches),
         pa.array(np.concatenate([batch.latency_ms for batch in batches])),
+        pa.array(np.concatenate([_get_outcome_shares(batch) for batch in batches])),
         pa.StructArray.from_arrays(features, fields=list(schema.field(FEATURES).type)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _get_outcome_shares(batch: ScoredBatch) -> Floats:
+    shares = batch.outcome_shares
+    return np.ones(len(batch.transaction_ids)) if shares is None else shares
 
 
 def build_frames(batches: Sequence[pa.RecordBatch]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -112,16 +122,21 @@ def build_frames(batches: Sequence[pa.RecordBatch]) -> tuple[pd.DataFrame, pd.Da
 
 
 def is_record_schema(schema: pa.Schema) -> bool:
-    """Tell whether a schema is one of ``build_schema``, whatever the feature set."""
-    names = [*COLUMNS, FEATURES]
-    return schema.names == names and all(
-        schema.field(name).type == kind for name, kind in COLUMNS.items()
+    """Tell whether a schema is one of ``build_schema``, now or before, whatever the features."""
+    names = schema.names[:-1]
+    return (
+        schema.names[-1:] == [FEATURES]
+        and names in (list(COLUMNS), EARLIER_COLUMNS)
+        and all(schema.field(name).type == COLUMNS[name] for name in names)
     )
 
 
 def _join_column(batches: Sequence[pa.RecordBatch], name: str) -> pd.Series:
     """Join a column of all batches: UTC times, numbers, or strings and None."""
-    values = [_to_numpy(batch[name]) for batch in batches]
+    values = [
+        _to_numpy(batch[name]) if name in batch.schema.names else np.ones(len(batch))
+        for batch in batches
+    ]
     if COLUMNS[name] == TIME:
         times = np.concatenate([np.array([], "datetime64[us]"), *values])
         return pd.Series(times).dt.tz_localize("UTC")

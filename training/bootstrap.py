@@ -68,33 +68,49 @@ def draw_customers(
 
 
 def resample_ranks(
-    is_fraud: Booleans, scores: Floats, *, bootstrap: CustomerBootstrap
+    is_fraud: Booleans,
+    scores: Floats,
+    *,
+    bootstrap: CustomerBootstrap,
+    weights: Floats | None = None,
 ) -> dict[str, Floats]:
-    """Compute ``summarise_ranks`` on every resample. Each of shape ``(1 + resamples,)``."""
+    """Compute ``summarise_ranks`` on every resample. Each of shape ``(1 + resamples,)``.
+
+    ``weights`` say for how many transactions each row stands; without them, for itself.
+    """
+    counted = np.ones(len(scores)) if weights is None else weights
     segments = find_segments(is_fraud, scores)
     shape = (int(segments.max(initial=-1)) + 1, bootstrap.multiplicity.shape[1])
     cells = (segments, bootstrap.customer_codes)
 
     def count(flags: Booleans) -> Floats:
-        rows = sparse.csr_array((flags.astype(float), cells), shape=shape)
+        rows = sparse.csr_array((flags * counted, cells), shape=shape)
         return np.asarray(rows @ bootstrap.multiplicity.T)
 
     return summarise_ranks(RankCounts(count(is_fraud), count(~is_fraud)))
 
 
 def resample_probabilities(
-    is_fraud: Booleans, scores: Floats, *, bootstrap: CustomerBootstrap
+    is_fraud: Booleans,
+    scores: Floats,
+    *,
+    bootstrap: CustomerBootstrap,
+    weights: Floats | None = None,
 ) -> dict[str, Floats]:
     """Compute Brier score and ECE on every resample; the bins stay those of the whole sample.
 
     ECE is biased upwards on few rows, and more so resampled: read its interval with that in mind.
+    ``weights`` as for ``resample_ranks``.
     """
+    counted = np.ones(len(scores)) if weights is None else weights
     bins = find_calibration_bins(scores)
     codes, num_customers = bootstrap.customer_codes, bootstrap.multiplicity.shape[1]
-    squares = np.bincount(codes, weights=(scores - is_fraud) ** 2, minlength=num_customers)
-    sizes = bootstrap.multiplicity @ np.bincount(codes, minlength=num_customers)
+    squares = np.bincount(
+        codes, weights=counted * (scores - is_fraud) ** 2, minlength=num_customers
+    )
+    sizes = bootstrap.multiplicity @ np.bincount(codes, weights=counted, minlength=num_customers)
     shape = (int(bins.max(initial=-1)) + 1, num_customers)
-    gaps = sparse.csr_array((scores - is_fraud, (bins, codes)), shape=shape)
+    gaps = sparse.csr_array((counted * (scores - is_fraud), (bins, codes)), shape=shape)
     gap_sums = np.asarray(gaps @ bootstrap.multiplicity.T)  # (bins, resamples)
     return {
         "brier_score": (bootstrap.multiplicity @ squares) / sizes,
@@ -109,14 +125,41 @@ def resample_card_precision(
     event_time: pd.Series[pd.Timestamp],
     bootstrap: CustomerBootstrap,
     cards_checked: int = NUM_CARDS_CHECKED,
+    weights: Floats | None = None,
 ) -> Floats:
-    """Compute card precision on every resample. Shape ``(1 + resamples,)``."""
+    """Compute card precision on every resample; ``weights`` as for ``rank_cards``.
+
+    Returns:
+        Shape ``(1 + resamples,)``.
+    """
     card_days = rank_cards(
-        is_fraud, scores, customer_codes=bootstrap.customer_codes, event_time=event_time
+        is_fraud,
+        scores,
+        customer_codes=bootstrap.customer_codes,
+        event_time=event_time,
+        weights=weights,
     )
     return card_precision(
         card_days, cards_checked=cards_checked, multiplicity=bootstrap.multiplicity
     )
+
+
+def resample_sum(values: Floats, *, bootstrap: CustomerBootstrap) -> Floats:
+    """Sum one value per row on every resample. Shape ``(1 + resamples,)``.
+
+    >>> draw = draw_customers(pd.Series(["a", "b"]), num_resamples=1, seed=0)
+    >>> float(resample_sum(np.array([1.0, 2.0]), bootstrap=draw)[0])
+    3.0
+    """
+    num_customers = bootstrap.multiplicity.shape[1]
+    sums = np.bincount(bootstrap.customer_codes, weights=values, minlength=num_customers)
+    return np.asarray(bootstrap.multiplicity @ sums)
+
+
+def resample_mean(values: Floats, *, bootstrap: CustomerBootstrap) -> Floats:
+    """Average one value per row on every resample. Shape ``(1 + resamples,)``."""
+    sizes = resample_sum(np.ones(values.size), bootstrap=bootstrap)
+    return resample_sum(values, bootstrap=bootstrap) / sizes
 
 
 def find_interval(values: Floats) -> list[float]:

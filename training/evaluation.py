@@ -16,6 +16,7 @@ from training.bootstrap import (
     CustomerBootstrap,
     find_interval,
     resample_card_precision,
+    resample_mean,
     resample_probabilities,
     resample_ranks,
 )
@@ -216,6 +217,25 @@ def evaluate_decisions(
             amounts[stopped].sum() / max(1e-9, amounts[is_fraud].sum())
         ),
     }
+
+
+def evaluate_cost(
+    rows: LabelledRows,
+    scores: Floats,
+    *,
+    thresholds: Thresholds,
+    prices: Prices,
+    bootstrap: CustomerBootstrap,
+) -> dict[str, Any]:
+    """Return ``cost_per_1000`` transactions, account currency, with its interval."""
+    costs = measure_costs(
+        thresholds.decide(scores, rows.amounts),
+        is_fraud=rows.is_fraud,
+        amounts=rows.amounts,
+        prices=prices,
+    )
+    resampled = 1000.0 * resample_mean(costs, bootstrap=bootstrap)
+    return _summarise({"cost_per_1000": resampled}, num_frauds=int(rows.is_fraud.sum()))
 
 
 def trace_precision_recall(is_fraud: Booleans, scores: Floats) -> dict[str, list[float]]:

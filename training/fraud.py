@@ -31,6 +31,7 @@ def run_train(
     now: pd.Timestamp | None = None,
     only: str | None = None,
     params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run the stage: split, check, fit, compare, calibrate, evaluate, register.
 
@@ -41,6 +42,7 @@ def run_train(
         only: Fit this kind of model alone, for retraining.
         params: With ``only``: fit with these parameters (those in a model's ``model.json``) instead
             of searching.
+        tags: Of the version registered, by name.
 
     Returns:
         ``models``, ``baselines`` and ``fallbacks`` (what answers without history) by name;
@@ -76,7 +78,9 @@ def run_train(
     wrote, pictures = write_curves(folder, judgement, material, config=config)
     wrote += write_artefacts(folder, judgement, material, seed=config.seed)
     clock.stop("report_and_artefacts")
-    aliases = register_models(folder, judgement, material, pictures=pictures, config=config)
+    aliases = register_models(
+        folder, judgement, material, pictures=pictures, config=config, tags=tags
+    )
     clock.stop("registry")
     return {
         "models": {item.kind: item.tabulate() for item in judgement.judged},

@@ -16,6 +16,7 @@ from training.candidates import Candidate
 from training.encoding import Floats
 from training.evaluation import (
     compare_average_precision,
+    evaluate_cost,
     evaluate_decisions,
     evaluate_parts,
     evaluate_scores,
@@ -168,6 +169,10 @@ def _judge(
         test.is_fraud, uncalibrated
     )
     thresholds = _choose_thresholds(candidate, material, config)
+    prices = read_prices(config)
+    metrics |= evaluate_cost(
+        test, scores, thresholds=thresholds, prices=prices, bootstrap=bootstrap
+    )
     slices = find_slices(
         test, encoding=material.training.encoding, known_frauds=material.known_frauds
     )
@@ -179,7 +184,7 @@ def _judge(
             test,
             scores,
             thresholds=thresholds,
-            prices=read_prices(config),
+            prices=prices,
             daily_review_capacity=config.training.costs.daily_review_capacity,
         ),
         patterns=evaluate_parts(test, scores, parts=find_patterns(test), bootstrap=bootstrap),

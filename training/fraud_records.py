@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def register_models(
     *,
     pictures: Pictures,
     config: FraudConfig,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, str] | None]:
     """Log every model; register the best, as champion where there is none, else as challenger.
 
@@ -111,6 +113,7 @@ def register_models(
         material: What they were trained on.
         pictures: From ``write_curves``.
         config: Where ``runs`` is.
+        tags: Of the version registered.
 
     Returns:
         ``champion`` and ``challenger``: ``name`` (the kind) and ``version``, or ``None``.
@@ -127,7 +130,10 @@ def register_models(
                 )
             )
             advance(1)
-        best = {"name": judgement.best.kind, "version": register(config.runs, run_ids[0])}
+        best = {
+            "name": judgement.best.kind,
+            "version": register(config.runs, run_ids[0], tags=tags),
+        }
     if find_version(config.runs, CHAMPION) is None:
         set_alias(config.runs, CHAMPION, version=best["version"])
         return {"champion": best, "challenger": None}

@@ -153,12 +153,14 @@ def expected_calibration_error(is_fraud: Booleans, scores: Floats) -> float:
 class CardDays:
     """The riskiest score and the truth of each card on each day it was used.
 
-    Rows are sorted by day, then riskiest first. ``cards`` are codes into the customers.
+    Rows are sorted by day, then riskiest first. ``cards`` are codes into the customers, ``weights``
+    how many card-days each stands for.
     """
 
     days: Integers
     cards: Integers
     has_fraud: Booleans
+    weights: Floats
 
 
 def rank_cards(
@@ -167,14 +169,19 @@ def rank_cards(
     *,
     customer_codes: Integers,
     event_time: pd.Series[Any],
+    weights: Floats | None = None,
 ) -> CardDays:
-    """Rank each day's cards by their riskiest transaction of that UTC day."""
+    """Rank each day's cards by their riskiest transaction of that UTC day.
+
+    ``weights`` are the same for all of a card's rows of a day; without them each stands for itself.
+    """
     rows = pd.DataFrame(
         {
             "day": event_time.dt.floor("D").astype("int64").to_numpy(),
             "card": customer_codes,
             "score": scores,
             "is_fraud": is_fraud,
+            "weight": np.ones(len(scores)) if weights is None else weights,
         }
     )
     card_days = rows.groupby(["day", "card"], as_index=False).max()
@@ -182,7 +189,12 @@ def rank_cards(
         ["day", "score", "card"], ascending=[True, False, True], kind="stable"
     )
     days = np.unique(ranked["day"].to_numpy(), return_inverse=True)[1]
-    return CardDays(days, ranked["card"].to_numpy(), ranked["is_fraud"].to_numpy())
+    return CardDays(
+        days,
+        ranked["card"].to_numpy(),
+        ranked["is_fraud"].to_numpy(),
+        ranked["weight"].to_numpy(),
+    )
 
 
 def card_precision(card_days: CardDays, *, cards_checked: int, multiplicity: Floats) -> Floats:
@@ -207,6 +219,7 @@ def card_precision(card_days: CardDays, *, cards_checked: int, multiplicity: Flo
         today = card_days.days == day
         cards, has_fraud = card_days.cards[today], card_days.has_fraud[today]
         counts = np.where(is_blocked[:, cards], 0.0, multiplicity[:, cards])
+        counts *= card_days.weights[today]
         ranked_before = counts.cumsum(axis=1) - counts
         checked = np.clip(cards_checked - ranked_before, 0.0, counts)
         daily.append((checked * has_fraud).sum(axis=1) / cards_checked)

@@ -1,9 +1,10 @@
 """Runs, models and who serves: MLflow on SQLite and local files, below ``<runs>/mlflow``.
 
 The only module that knows MLflow. A run holds parameters, metrics, pictures and the model; a
-registered version points at one run's model; the aliases ``champion`` and ``challenger`` point at
-versions and are all that decides what serves; ``previous`` is the champion before, for a way back.
-Nothing is written as a pickle and none is read.
+registered version points at one run's model. The alias ``champion`` and the rollout, a tag of the
+registered model, are all that decides what serves; the alias ``challenger`` is the version trained
+last, ``previous`` the champion before, for a way back. Nothing is written as a pickle and none is
+read.
 
 MLflow is imported when it is first needed, after the environment says: no telemetry, no pickles.
 """
@@ -24,13 +25,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version as find_package_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 
 from configs.progress import show_progress
 from training.encoding import Encoding
+from training.rollout import Rollout, parse_rollout
 
 MODEL_NAME = "fraud"
 MODEL_FOLDER = "model"
@@ -39,6 +41,9 @@ CHAMPION: Literal["champion"] = "champion"
 CHALLENGER: Literal["challenger"] = "challenger"
 PREVIOUS: Literal["previous"] = "previous"
 Alias = Literal["champion", "challenger", "previous"]
+ROLLOUT_TAG = "rollout"
+TAKEN_BACK = "taken back:"
+"""Before a rollout in the tag: somebody rolled back, and nobody may start it again unasked."""
 ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model runs its author's code
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -106,12 +111,13 @@ def log_run(runs: Path, record: RunRecord, *, artefact: Path, encoding: Encoding
     return run_id
 
 
-def register(runs: Path, run_id: str) -> str:
+def register(runs: Path, run_id: str, *, tags: Mapping[str, str] | None = None) -> str:
     """Make a run's model a version of the registered model.
 
     Args:
         runs: Output folder.
         run_id: From ``log_run``.
+        tags: The version's, by name: there from its first instant, for ``find_tagged_version``.
 
     Returns:
         The version, "1" for the first.
@@ -124,13 +130,24 @@ def register(runs: Path, run_id: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-    return str(client.create_model_version(MODEL_NAME, source, run_id).version)
+    return str(client.create_model_version(MODEL_NAME, source, run_id, tags=tags).version)
+
+
+def find_tagged_version(runs: Path, name: str, text: str) -> str | None:
+    """Return the oldest version registered with a tag, or ``None``; makes no files."""
+    database = get_database_path(runs)
+    if not database.is_file():
+        return None
+    found = _open_client(database).search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = [int(version.version) for version in found if version.tags.get(name) == text]
+    return str(min(versions)) if versions else None
 
 
 def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: str) -> str | None:
     """Point an alias at a version; from then on it is what a running service finds.
 
-    A champion that is replaced is remembered as ``previous``, whoever promotes.
+    A champion that is replaced is remembered as ``previous``, whoever promotes. A rollout of the
+    version that becomes the champion is over.
 
     Args:
         runs: Output folder.
@@ -146,34 +163,105 @@ def set_alias(runs: Path, alias: Literal["champion", "challenger"], *, version: 
             # First, so that a process killed in between leaves no champion without a way back.
             _point(runs, PREVIOUS, version=before)
         _point(runs, alias, version=version)
+        if alias == CHAMPION:
+            # Last: a process killed in between leaves a rollout of the champion, which is none.
+            rollout = _read_rollout_tag(runs)
+            is_taken_back = rollout.startswith(TAKEN_BACK) and before != version
+            if is_taken_back or rollout.split()[:1] == [version]:
+                _write_rollout_tag(runs, "")
     return before
 
 
-def roll_back(runs: Path, *, check: Callable[[Path], object]) -> tuple[str, str]:
-    """Make the champion before the champion again.
+def roll_back(runs: Path, *, check: Callable[[Path], object]) -> tuple[str, str, str | None]:
+    """End the rollout that is under way; if there is none, make the champion before it again.
 
     Asking twice changes nothing more: the second time is refused, so that a request that is
-    repeated because its answer was lost does not bring the bad model back.
+    repeated because its answer was lost neither brings the bad model back nor goes back two steps.
 
     Args:
         runs: Output folder.
-        check: Called with the artefact's folder before anything changes; raises if it is no good.
+        check: Called with the artefact's folder before the champion changes; raises if it is no
+            good.
 
     Returns:
-        The version that was the champion, and the one that is now.
+        The version that was the champion, the one that is now, and the rollout that was ended.
 
     Raises:
         FileNotFoundError: If there is no champion.
-        ValueError: If no other champion was before, or ``check`` says no.
+        ValueError: If there is nothing to take back, or ``check`` says no.
     """
     with _hold_aliases(runs):
         champion, _ = get_champion(runs)
+        rollout = _read_rollout_tag(runs)
         before = find_version(runs, PREVIOUS)
+        if rollout.startswith(TAKEN_BACK):
+            raise ValueError(
+                f"the rollout was {rollout}, and version {champion} answers everybody; to go"
+                " further back name the version: `throughline fraud rollback --to ...`"
+            )
+        if rollout and rollout.split()[0] != champion:
+            _write_rollout_tag(runs, f"{TAKEN_BACK} {rollout}")
+            return champion, champion, rollout
         if before is None or before == champion:
             raise ValueError(f"version {champion} is the champion; there is none to go back to")
         check(_find_folder(get_database_path(runs), before))
         _point(runs, CHAMPION, version=before)
-    return champion, before
+    return champion, before, None
+
+
+def set_rollout(runs: Path, rollout: Rollout | None) -> None:
+    """Have a challenger score in the shadow or answer some customers; ``None`` ends that.
+
+    One value in the registry: whoever reads sees the rollout before, or this one.
+
+    Args:
+        runs: Output folder.
+        rollout: What a running service does from then on.
+
+    Raises:
+        FileNotFoundError: If there is no champion beside whom to roll out.
+        ValueError: If there is no such version, it is the champion, or its rollout was taken back
+            by ``roll_back``: what somebody stopped must not begin again by itself.
+    """
+    with _hold_aliases(runs):
+        if rollout is None:
+            if not _read_rollout_tag(runs).startswith(TAKEN_BACK):
+                _write_rollout_tag(runs, "")
+            return
+        champion, _ = get_champion(runs)
+        find_artefact(runs, rollout.version)
+        if rollout.version == champion:
+            raise ValueError(f"version {champion} is the champion; it needs no rollout")
+        known = _read_rollout_tag(runs)
+        if known.startswith(f"{TAKEN_BACK} {rollout.version} "):
+            raise ValueError(
+                f"the rollout of version {rollout.version} was taken back; train another, or make"
+                f" it the champion: `throughline fraud rollback --to {rollout.version}`"
+            )
+        _write_rollout_tag(runs, str(rollout))
+
+
+def get_rollout(runs: Path) -> Rollout | None:
+    """Return the rollout under way, or ``None``; makes no files, and is as cheap as ``get_model``.
+
+    Raises:
+        ValueError: If the tag is no rollout: somebody wrote it by hand.
+    """
+    text = _read_rollout_tag(runs)
+    if not text or text.startswith(TAKEN_BACK):
+        return None
+    rollout = parse_rollout(text)
+    return rollout if rollout.version != find_version(runs, CHAMPION) else None
+
+
+def get_rollout_model(runs: Path) -> tuple[Rollout, Path] | None:
+    """Return the rollout under way and the folder its artefact is in, or ``None``.
+
+    Raises:
+        ValueError: As for ``get_rollout``, or if there is no such version.
+    """
+    rollout = get_rollout(runs)
+    return None if rollout is None else (rollout, find_artefact(runs, rollout.version))
 
 
 def find_artefact(runs: Path, version: str) -> Path:
@@ -198,9 +286,24 @@ def _point(runs: Path, alias: Alias, *, version: str) -> None:
     _open_client(get_database_path(runs)).set_registered_model_alias(MODEL_NAME, alias, version)
 
 
+def _read_rollout_tag(runs: Path) -> str:
+    """Return the tag's text, "" where there is none."""
+    database = get_database_path(runs)
+    if not database.is_file():
+        return ""
+    return _look_up(database, _read_change_counter(database)).rollout
+
+
+def _write_rollout_tag(runs: Path, text: str) -> None:
+    if text == _read_rollout_tag(runs):
+        return
+    client = _open_client(get_database_path(runs))
+    client.set_registered_model_tag(MODEL_NAME, ROLLOUT_TAG, text)
+
+
 @contextmanager
 def _hold_aliases(runs: Path) -> Iterator[None]:
-    """Keep other processes and threads from moving an alias meanwhile."""
+    """Keep other processes and threads from moving an alias or the rollout meanwhile."""
     lock_file = get_database_path(runs).with_name("aliases.lock")
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("a") as lock:
@@ -213,7 +316,7 @@ def find_version(runs: Path, alias: Alias) -> str | None:
     database = get_database_path(runs)
     if not database.is_file():
         return None
-    return _look_up(database, _read_change_counter(database)).get(alias)
+    return _look_up(database, _read_change_counter(database)).aliases.get(alias)
 
 
 def get_model(runs: Path, alias: Literal["champion", "challenger"]) -> tuple[str, Path]:
@@ -242,9 +345,16 @@ def get_database_path(runs: Path) -> Path:
     return (runs / "mlflow" / "mlflow.db").resolve()
 
 
+class _Pointers(NamedTuple):
+    """Where the aliases point, by name, and the text of the rollout's tag."""
+
+    aliases: dict[str, str]
+    rollout: str
+
+
 @functools.lru_cache(maxsize=8)
-def _look_up(database: Path, change_counter: bytes) -> dict[str, str]:
-    """Read all aliases; ``change_counter`` is what makes an old answer stale."""
+def _look_up(database: Path, change_counter: bytes) -> _Pointers:
+    """Read all that decides what serves; ``change_counter`` is what makes an old answer stale."""
     del change_counter
     exceptions = _import_mlflow("mlflow.exceptions")
     try:
@@ -252,8 +362,9 @@ def _look_up(database: Path, change_counter: bytes) -> dict[str, str]:
     except exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return {}
-    return {alias: str(version) for alias, version in model.aliases.items()}
+        return _Pointers({}, "")
+    aliases = {alias: str(version) for alias, version in model.aliases.items()}
+    return _Pointers(aliases, model.tags.get(ROLLOUT_TAG, ""))
 
 
 def _read_change_counter(database: Path) -> bytes:

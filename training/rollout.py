@@ -21,12 +21,23 @@ class Rollout:
     Attributes:
         version: The challenger's, in the registry.
         stage: ``shadow``: it scores all and answers none; ``canary``: it answers ``share``.
-        share: Of the customers, in [0, 1); 0 in the shadow.
+        share: Of the customers, in (0, 1) for a canary; 0 in the shadow.
+
+    Raises:
+        ValueError: If the share does not fit the stage.
     """
 
     version: str
     stage: Stage
     share: float
+
+    def __post_init__(self) -> None:
+        """Check that the share fits the stage."""
+        if not (self.share == 0.0 if self.stage == "shadow" else 0.0 < self.share < 1.0):
+            raise ValueError(
+                f"a {self.stage} with a share of {self.share} of the customers is none; a shadow"
+                " answers nobody (0), a canary some and not all"
+            )
 
     def has(self, customer_id: str) -> bool:
         """Whether the challenger answers this customer.
@@ -55,6 +66,6 @@ def parse_rollout(text: str) -> Rollout:
     Rollout(version='7', stage='canary', share=0.25)
     """
     match text.split():
-        case [version, "shadow" | "canary" as stage, share] if 0.0 <= float(share) < 1.0:
+        case [version, "shadow" | "canary" as stage, share]:
             return Rollout(version, stage, float(share))
     raise ValueError(f"'{text}' is no rollout; it should be like '7 canary 0.25'")

@@ -172,6 +172,7 @@ def test_status_tells_the_aliases_and_what_this_worker_serves(operator):
                 "champion": "2",
                 "previous": "1",
                 "challenger": None,
+                "rollout": None,
                 "worker": {"model_version": "1"},
             },
         )

@@ -25,7 +25,7 @@ from serving.prediction_log import (
     load_predictions,
 )
 from serving.prediction_records import build_records, build_schema
-from serving.prediction_segment import read_segment
+from serving.prediction_segment import SegmentWriter, read_segment
 
 ROOT = Path(__file__).resolve().parents[2]
 NEVER = 3600.0  # a flush period the tests do not reach
@@ -96,6 +96,7 @@ def test_a_segment_is_an_arrow_stream_of_columns_that_any_reader_of_arrow_reads(
         "decision": "approve",
         "degraded_reason": None,
         "latency_ms": 1.5,
+        "outcome_share": 1.0,
         "features": {"amount_log": 2.5, "card_type": None},
     }
 
@@ -363,6 +364,36 @@ def test_a_segment_of_an_earlier_release_is_named_rather_than_left_out(tmp_path)
     (tmp_path / "a.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"a\.jsonl was written by an earlier release"):
         load_predictions(tmp_path)
+
+
+def test_what_was_said_in_the_shadow_is_read_only_by_who_asks_for_it(tmp_path):
+    answered, shadowed = make_batch("t1", "t2"), make_batch("t1", second=1)
+    write_log(tmp_path, answered, dataclasses.replace(shadowed, arm="shadow", model_version="8"))
+    predictions, features = load_predictions(tmp_path)
+    assert predictions["arm"].tolist() == ["champion", "champion"]
+    assert len(features) == 2
+    predictions, features = load_predictions(tmp_path, with_shadow=True)
+    assert predictions["transaction_id"].tolist() == ["t1", "t2", "t1"]
+    assert predictions["arm"].tolist() == ["champion", "champion", "shadow"]
+    assert len(features) == 3
+
+
+def test_outcome_shares_are_read_back_and_are_one_where_nothing_is_said(tmp_path):
+    known = dataclasses.replace(make_batch("t1", "t2"), outcome_shares=np.array([0.0, 0.25]))
+    write_log(tmp_path, known, make_batch("t3", second=1))
+    assert load_predictions(tmp_path)[0]["outcome_share"].tolist() == [0.0, 0.25, 1.0]
+
+
+def test_a_segment_from_before_there_were_outcome_shares_is_read_beside_new_ones(tmp_path):
+    write_log(tmp_path, dataclasses.replace(make_batch("t2", second=1), outcome_shares=np.zeros(1)))
+    records = build_records([make_batch("t1")], schema=build_schema(FEATURES))
+    earlier = records.drop_columns(["outcome_share"])
+    segment = SegmentWriter(tmp_path / "2026-01-01-a-0.arrows", schema=earlier.schema)
+    segment.append(earlier)
+    segment.close()
+    predictions, _ = load_predictions(tmp_path)
+    assert predictions["transaction_id"].tolist() == ["t1", "t2"]
+    assert predictions["outcome_share"].tolist() == [1.0, 0.0]
 
 
 def test_a_load_tests_inventions_are_left_out(tmp_path):
