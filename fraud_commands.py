@@ -2,17 +2,20 @@
 
 Each reads the configuration first, so that a mistake in it is answered before anything slow is
 imported, then runs one stage. ``serve`` and ``load`` are in ``serve_commands.py``; ``stream``,
-``rebuild``, ``parity`` and ``handbook`` in ``upkeep_commands.py``.
+``rebuild``, ``parity`` and ``handbook`` in ``upkeep_commands.py``; ``tick`` in
+``loop_commands.py``.
 """
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_config, read_time
+from loop_commands import fraud_tick
 from serve_commands import fraud_load, fraud_serve
 from upkeep_commands import fraud_handbook, fraud_parity, fraud_rebuild, fraud_stream
 
@@ -20,7 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Is this card transaction fraudulent, now? The stages, in order: data, features, train, "
-    "serve, load, monitor; demo runs them all. stream keeps the online store up to date, rebuild "
+    "serve, load, monitor; demo runs them all. tick closes the loop: it decides, retrains, rolls "
+    "out and takes back. stream keeps the online store up to date, rebuild "
     "restores it, parity holds what was served against history, rollback brings the last champion "
     "back; handbook is a published benchmark.",
 )
@@ -161,7 +165,8 @@ def fraud_monitor(
     In: the prediction log, the training reference, labels that have matured: what was served
     against what was trained on. Out: Evidently reports (HTML and JSON) and a decision with its
     reasons; data quality is judged first. A decision to retrain trains a challenger, compares it
-    on later matured days, and promotes it or keeps the champion.
+    on later matured days, and promotes it or keeps the champion, at once: `fraud tick` is the loop
+    that remembers, waits, rolls out in steps and takes back.
 
     Example: throughline fraud monitor --now 2026-05-01T00:00:00Z
 
@@ -174,6 +179,9 @@ def fraud_monitor(
 
     result = run_monitor(chosen, now=as_of, since=start, train=run_train if retrain else None)
     finish(result, json=json, config=config, runs=runs)
+
+
+app.command("tick")(fraud_tick)
 
 
 @app.command("rollback")
@@ -203,6 +211,9 @@ def fraud_rollback(
     from serving.champion_changes import run_rollback
 
     result = run_rollback(chosen, to=None if to is None else str(to))
+    from monitoring.loop_rollback import record_rollback
+
+    result["unrecorded"] = record_rollback(chosen, result, who=getpass.getuser())
     finish(result, json=json, config=config, runs=runs)
 
 

@@ -1,10 +1,26 @@
-"""What two arms answered becomes findings: in order, a breach, or too little to tell."""
+"""What two arms answered becomes findings: in order, a breach, or too little to tell.
+
+Pure. A ratio is a breach only if it is beyond its limit by more than chance explains, so that a
+small canary is not taken back for a handful of rows; a stage goes on only once there are rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from training.bootstrap import draw_customers
+from training.encoding import Booleans, Floats
+
+MIN_ROWS = 100
+"""Of each arm: fewer say little about a median or a share of some per cent."""
+
+NUM_ERRORS = 3.0
+"""Standard errors that chance is allowed: 1 in 370 per guard and look, since there are many."""
 
 
 @dataclass(frozen=True)
@@ -22,3 +38,159 @@ class ArmFinding:
     verdict: Literal["ok", "breach", "wait"]
     reason: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compare_answers(
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    *,
+    slices: tuple[str, ...],
+    max_latency_ratio: float,
+    max_decline_ratio: float,
+) -> tuple[ArmFinding, ...]:
+    """Compare what two arms said to comparable rows, before any outcome is known.
+
+    Args:
+        champion: ``score``, ``decision``, ``latency_ms`` and the columns of ``slices``; for a
+            shadow the same transactions, for a canary those of the other customers.
+        challenger: The same columns.
+        slices: Columns within whose values declines are compared too, where both have rows.
+        max_latency_ratio: Of the median times, challenger to champion.
+        max_decline_ratio: Of the shares declined and of the mean scores, either way.
+
+    Returns:
+        Findings on rows, latency, scores, declines and each slice that is breached.
+    """
+    counts = {"champion_rows": len(champion), "challenger_rows": len(challenger)}
+    if min(counts.values()) < MIN_ROWS:
+        reason = f"{len(challenger)} rows of the challenger beside {len(champion)} of the champion"
+        return (ArmFinding("rows", "wait", f"{reason}; {MIN_ROWS} are needed", counts),)
+    arms = (champion, challenger)
+    scores = [arm["score"].to_numpy(np.float64) for arm in arms]
+    declines = [(arm["decision"] == "decline").to_numpy() for arm in arms]
+    findings = [
+        _compare_latency(champion["latency_ms"], challenger["latency_ms"], max_latency_ratio),
+        _compare_means("scores", "the mean score", *scores, limit=max_decline_ratio),
+        _compare_means("declines", "the share declined", *declines, limit=max_decline_ratio),
+    ]
+    for name in slices:
+        for value in sorted(set(champion[name].dropna()) & set(challenger[name].dropna())):
+            inside = [d[(a[name] == value).to_numpy()] for d, a in zip(declines, arms, strict=True)]
+            if min(map(len, inside)) < MIN_ROWS:
+                continue
+            found = _compare_means(
+                f"declines of {name}={value}",
+                f"the share declined where {name} is {value}",
+                *inside,
+                limit=max_decline_ratio,
+            )
+            findings += [found] if found.verdict == "breach" else []
+    return tuple(findings)
+
+
+def _compare_latency(
+    champion: pd.Series[float], challenger: pd.Series[float], limit: float
+) -> ArmFinding:
+    medians = float(champion.median()), float(challenger.median())
+    is_slow = medians[1] > limit * medians[0]
+    return ArmFinding(
+        "latency",
+        "breach" if is_slow else "ok",
+        f"a decision takes {medians[1]:.2f} ms, the champion's {medians[0]:.2f} ms; "
+        f"up to {limit:g} times as long is allowed",
+        {"champion_ms": medians[0], "challenger_ms": medians[1], "limit": limit},
+    )
+
+
+def _compare_means(
+    guard: str,
+    what: str,
+    champion: Floats | Booleans,
+    challenger: Floats | Booleans,
+    *,
+    limit: float,
+) -> ArmFinding:
+    """Compare two means by their ratio, half an event added to each so that none is zero.
+
+    Source: delta method for the logarithm of a ratio of independent means; on the rows of a shadow,
+        which are the same, it allows chance more than its due.
+    """
+    (first, first_error), (second, second_error) = map(_estimate_log, (champion, challenger))
+    distance = abs(second - first)
+    error = float(np.hypot(first_error, second_error))
+    ratio = float(np.exp(second - first))
+    is_beyond = distance > np.log(limit) and distance > NUM_ERRORS * error
+    return ArmFinding(
+        guard,
+        "breach" if is_beyond else "ok",
+        f"{what} is {challenger.mean():.4f}, the champion's {champion.mean():.4f}: "
+        f"{ratio:.2g} times, {limit:g} either way is allowed",
+        {
+            "champion": float(champion.mean()),
+            "challenger": float(challenger.mean()),
+            "ratio": ratio,
+            "log_ratio_error": error,
+            "limit": limit,
+        },
+    )
+
+
+def _estimate_log(values: Floats | Booleans) -> tuple[float, float]:
+    """Return the logarithm of a mean of values in [0, 1], and its standard error."""
+    total = float(values.sum()) + 0.5
+    squares = float(np.square(values.astype(np.float64)).sum()) + 0.5
+    return float(np.log(total / values.size)), float(np.sqrt(squares) / total)
+
+
+def compare_costs(
+    costs: pd.DataFrame, *, max_increase: float, confidence: float, min_frauds: int, seed: int
+) -> ArmFinding:
+    """Compare what two models' decisions cost on the same transactions, whose outcome is known.
+
+    Args:
+        costs: ``customer_id``, ``is_fraud``, ``champion_cost``, ``challenger_cost`` (account
+            currency) and ``weight`` (the inverse of the chance of seeing the outcome).
+        max_increase: As a share of the champion's cost.
+        confidence: Mass of the central interval of the difference, whose lower end must be above
+            0 for a breach.
+        min_frauds: Fewest frauds that decide anything.
+        seed: For the bootstrap.
+
+    Returns:
+        A breach, or ``ok``, also where too little has matured: outcomes come days later than a
+        canary can wait, and the watch that follows sees them.
+    """
+    num_frauds = int(costs["is_fraud"].sum())
+    if num_frauds < min_frauds:
+        reason = f"{num_frauds} frauds are known so far; a cost needs {min_frauds}"
+        return ArmFinding("cost", "ok", reason, {"frauds": num_frauds})
+    bootstrap = draw_customers(costs["customer_id"], num_resamples=1000, seed=seed)
+    num_customers = bootstrap.multiplicity.shape[1]
+    champion, challenger = (
+        bootstrap.multiplicity
+        @ np.bincount(
+            bootstrap.customer_codes,
+            weights=(costs[name] * costs["weight"]).to_numpy(np.float64),
+            minlength=num_customers,
+        )
+        for name in ("champion_cost", "challenger_cost")
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile((challenger - champion)[1:], [tail, 1 - tail])
+    is_breach = bool(challenger[0] > champion[0] * (1 + max_increase) and low > 0)
+    thousand = 1000.0 / float(costs["weight"].sum())
+    return ArmFinding(
+        "cost",
+        "breach" if is_breach else "ok",
+        f"1,000 transactions cost {challenger[0] * thousand:.2f} instead of "
+        f"{champion[0] * thousand:.2f}; the difference's {confidence:.0%} interval is "
+        f"[{low * thousand:+.2f}, {high * thousand:+.2f}], over {num_frauds} known frauds",
+        {
+            "champion_cost_per_1000": float(champion[0] * thousand),
+            "challenger_cost_per_1000": float(challenger[0] * thousand),
+            "difference_interval": [float(low * thousand), float(high * thousand)],
+            "rows": len(costs),
+            "frauds": num_frauds,
+            "limit": max_increase,
+        },
+    )

@@ -29,7 +29,7 @@ def apply_state(attempt: Attempt, *, config: FraudConfig, parts: LoopParts) -> N
     if attempt.state == "watching" and not is_champion:
         parts.promote(config, attempt.challenger, attempt.trigger_key)
     if attempt.state == "rolled_back" and is_champion:
-        parts.roll_back(config, attempt.challenger, attempt.trigger_key)
+        parts.roll_back(config, attempt.challenger, attempt.champion, attempt.trigger_key)
     parts.checkpoint(f"while applying {attempt.state}")
     rollout = parts.get_rollout(config)
     if rollout is not None and rollout.version == attempt.challenger:

@@ -20,8 +20,8 @@ from monitoring.loop_parts import LoopParts
 from monitoring.loop_records import ACTIVE, OPEN, Attempt, Change
 from monitoring.loop_stages import find_step
 from monitoring.loop_store import LoopStore
-from monitoring.loop_tables import get_database_url, open_database
-from monitoring.retraining_policy import Decision, Observation, decide_training
+from monitoring.loop_tables import get_database_path, get_database_url, open_database
+from monitoring.retraining_policy import Decision, History, Observation, decide_training
 
 MAX_TRIES = 3
 """A training that took its process down so often will do so again."""
@@ -45,12 +45,54 @@ def advance_loop(config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts) ->
         ValueError: If ``now`` is before an earlier tick's, or a person must act.
         LeaseLostError: If another tick took over meanwhile.
     """
-    engine = open_database(get_database_url(config.runs, config.retraining.database_url))
+    url = get_database_url(config.runs, config.retraining.database_url)
+    seconds = config.retraining.lease_seconds
     try:
-        with hold_lease(engine, seconds=config.retraining.lease_seconds) as lease:
+        with open_database(url) as engine, hold_lease(engine, seconds=seconds) as lease:
             return _Tick(config, now, parts, LoopStore(engine, lease=lease)).run()
     except LeaseTakenError as error:
         return {"is_busy": True, "now": now.isoformat(), "reason": str(error)}
+
+
+def preview_decision(config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts) -> dict[str, Any]:
+    """Say what a tick would decide, and change nothing; keys as of ``advance_loop``.
+
+    An attempt under way is shown as it stands: what its judges would say is not asked.
+    """
+    url = get_database_url(config.runs, config.retraining.database_url)
+    observation = parts.observe(config, now)
+    history, unfinished = History(), []
+    if config.retraining.database_url is not None or get_database_path(config.runs).is_file():
+        with open_database(url) as engine:
+            store = LoopStore(engine)
+            history = store.load_history(now, num_days=config.retraining.num_recent)
+            unfinished = store.load_unfinished()
+    decision = decide_training(observation, history=history, policy=config.retraining)
+    return _describe_tick(config, parts, observation, decision, unfinished)
+
+
+def _describe_tick(
+    config: FraudConfig,
+    parts: LoopParts,
+    observation: Observation,
+    decision: Decision,
+    unfinished: list[Attempt],
+) -> dict[str, Any]:
+    active = [attempt for attempt in unfinished if attempt.state in ACTIVE]
+    newest = [*unfinished, *active][-1:]
+    rollout = parts.get_rollout(config)
+    return {
+        "is_busy": False,
+        "now": observation.now.isoformat(),
+        "champion": parts.get_champion_version(config),
+        "rollout": rollout and str(rollout),
+        "state": newest[0].state if newest else "idle",
+        "decision": {**asdict(decision), "reasons": list(decision.reasons)},
+        "attempts": [attempt.describe() for attempt in unfinished],
+        "waiting": {},
+        "transitions": [],
+        "observation": observation.describe(),
+    }
 
 
 @dataclass
@@ -72,7 +114,12 @@ class _Tick:
             self._progress(attempt, observation)
         decision = self._decide(observation)
         self._settle_all()  # a promotion ends the watch before it
-        return self._describe(observation, decision, after_id=first)
+        unfinished = self.store.load_unfinished()
+        return {
+            **_describe_tick(self.config, self.parts, observation, decision, unfinished),
+            "waiting": self.waiting,
+            "transitions": self.store.load_transitions(after_id=first),
+        }
 
     def _check_time(self) -> None:
         last = self.store.find_last_tick()
@@ -173,23 +220,3 @@ class _Tick:
         moved = self.store.move(attempt, change, now=self.now)
         self.parts.checkpoint(f"after intending {change.to_state}")
         return moved
-
-    def _describe(
-        self, observation: Observation, decision: Decision, *, after_id: int
-    ) -> dict[str, Any]:
-        unfinished = self.store.load_unfinished()
-        active = [attempt for attempt in unfinished if attempt.state in ACTIVE]
-        newest = [*unfinished, *active][-1:]
-        rollout = self.parts.get_rollout(self.config)
-        return {
-            "is_busy": False,
-            "now": self.now.isoformat(),
-            "champion": self.parts.get_champion_version(self.config),
-            "rollout": rollout and str(rollout),
-            "state": newest[0].state if newest else "idle",
-            "decision": {**asdict(decision), "reasons": list(decision.reasons)},
-            "attempts": [attempt.describe() for attempt in unfinished],
-            "waiting": self.waiting,
-            "transitions": self.store.load_transitions(after_id=after_id),
-            "observation": observation.describe(),
-        }

@@ -35,8 +35,8 @@ class LoopParts:
         get_rollout: ``(config)``: the challenger beside it, or ``None``.
         set_rollout: ``(config, rollout)``: put it there; ``None`` takes it away.
         promote: ``(config, version, trigger_key)``: make it the champion, and write that down.
-        roll_back: ``(config, version, trigger_key)``: where the version is champion, make the one
-            before it the champion again, and write that down.
+        roll_back: ``(config, version, to, trigger_key)``: where the version is champion, make
+            ``to``, the one before it, the champion again, and write that down.
         compare_arms: ``(config, rollout, since, now)``: how the challenger did beside the champion.
         compare_with_previous: ``(config, previous, version, since, now)``: how the new champion
             has done against what the one before would have answered.
@@ -50,7 +50,7 @@ class LoopParts:
     get_rollout: Callable[[FraudConfig], Rollout | None]
     set_rollout: Callable[[FraudConfig, Rollout | None], None]
     promote: Callable[[FraudConfig, str, str], None]
-    roll_back: Callable[[FraudConfig, str, str], None]
+    roll_back: Callable[[FraudConfig, str, str, str], None]
     compare_arms: Callable[
         [FraudConfig, Rollout, pd.Timestamp, pd.Timestamp], tuple[ArmFinding, ...]
     ]

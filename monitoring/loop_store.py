@@ -7,7 +7,7 @@ if it still is what its writer read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -181,16 +181,13 @@ class LoopStore:
                 _record(connection, change, attempt=after, from_state=before.state, time=now)
         return after
 
-    def record_manual(self, reason: str, *, who: str, now: pd.Timestamp) -> None:
-        """Write down that a person changed the champion, which ends what was under way.
-
-        Every attempt that is still open is superseded: what it was to find out is decided.
-        """
-        change = Change("superseded", (reason,), {}, who=who)
-        open_attempts = [item for item in self.load_unfinished() if item.state in OPEN]
-        for attempt in open_attempts:
+    def record_manual(
+        self, change: Change, *, attempts: Sequence[Attempt], now: pd.Timestamp
+    ) -> None:
+        """Take the same step with some attempts; without any, write down only that it happened."""
+        for attempt in attempts:
             self.move(attempt, change, now=now)
-        if not open_attempts:
+        if not attempts:
             with self._write() as connection:
                 _record(connection, change, attempt=None, from_state="idle", time=now)
 

@@ -7,6 +7,8 @@ loop's own (``now`` of a tick, which a replay may set); ``recorded_time`` is the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,6 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator
 
 BUSY_SECONDS = 30
@@ -127,14 +128,15 @@ def get_database_path(runs: Path) -> Path:
     return (runs / "retraining.db").absolute()
 
 
-def open_database(url: str) -> Engine:
+@contextmanager
+def open_database(url: str) -> Iterator[Engine]:
     """Connect to the loop's database; its tables, and SQLite's folder, are made where absent.
 
     Raises:
         ValueError: If the address is none, or there is no driver for it.
     """
     try:
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(url)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ValueError(
             f"retraining.database_url is '{url}', and {error}; write "
@@ -145,8 +147,11 @@ def open_database(url: str) -> Engine:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
-    metadata.create_all(engine)
-    return engine
+    try:
+        metadata.create_all(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own

@@ -7,7 +7,8 @@ In a file, so that a process which is killed half-way leaves behind what it had 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,12 @@ class LoopWorld:
         done = [*world["done"], f"promote {version}"]
         self.write(champion=version, previous=world["champion"], done=done)
 
-    def roll_back(self, config: FraudConfig, version: str, key: str) -> None:
+    def roll_back(self, config: FraudConfig, version: str, to: str, key: str) -> None:
         world = self.read()
         if world["champion"] != version:
             return
         done = [*world["done"], f"roll back {version}"]
-        self.write(champion=world["previous"], done=done)
+        self.write(champion=to, done=done)
 
     def compare_arms(
         self, config: FraudConfig, rollout: Rollout, since: pd.Timestamp, now: pd.Timestamp
@@ -187,14 +188,14 @@ class LoopWorld:
             self.write(**changes)
         return advance_loop(self.config, now=START + pd.Timedelta(days=day), parts=self.parts)
 
-    def open_store(self) -> LoopStore:
-        return LoopStore(
-            open_database(get_database_url(self.config.runs, self.config.retraining.database_url))
-        )
+    @contextmanager
+    def open_store(self) -> Iterator[LoopStore]:
+        url = get_database_url(self.config.runs, self.config.retraining.database_url)
+        with open_database(url) as engine:
+            yield LoopStore(engine)
 
     def list_steps(self) -> list[str]:
         """Return every step ever taken, as ``from -> to``."""
-        return [
-            f"{step['from_state']} -> {step['to_state']}"
-            for step in self.open_store().load_transitions()
-        ]
+        with self.open_store() as store:
+            steps = store.load_transitions()
+        return [f"{step['from_state']} -> {step['to_state']}" for step in steps]

@@ -14,7 +14,8 @@ def world(tmp_path) -> LoopWorld:
 def test_a_quiet_world_stays_idle_and_its_tick_is_on_record(world):
     result = world.tick(0)
     assert (result["state"], result["decision"]["action"]) == ("idle", "keep")
-    assert world.open_store().find_last_tick() == START
+    with world.open_store() as store:
+        assert store.find_last_tick() == START
     assert world.read()["trained"] == []
 
 
@@ -226,9 +227,10 @@ def test_the_same_instant_twice_is_one_training(tmp_path):
 def test_a_second_tick_at_an_instant_keeps_the_record_of_what_it_trained(world):
     world.tick(0, alarm=True)
     world.tick(0)
-    history = world.open_store().load_history(START + pd.Timedelta(days=1), num_days=1)
-    assert [day.now for day in history.recent] == [START]
-    assert world.open_store().load_decisions()[-1]["decision"]["action"] == "train"
+    with world.open_store() as store:
+        history = store.load_history(START + pd.Timedelta(days=1), num_days=1)
+        assert [day.now for day in history.recent] == [START]
+        assert store.load_decisions()[-1]["decision"]["action"] == "train"
 
 
 def test_the_loop_does_not_go_back_in_time(world):
@@ -248,7 +250,8 @@ def test_a_training_that_takes_the_process_down_is_not_tried_for_ever(world):
 
 def test_every_step_keeps_its_reasons_and_its_evidence(world):
     world.tick(0, alarm=True)
-    steps = world.open_store().load_transitions()
+    with world.open_store() as store:
+        steps = store.load_transitions()
     assert "3 features drifted" in steps[0]["reasons"][0]
     assert steps[0]["evidence"]["alarms"]["drift"]["is_on"] is True
     assert steps[2]["evidence"]["num_frauds"] == 50

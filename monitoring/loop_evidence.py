@@ -1,0 +1,159 @@
+"""The prediction log and the labels become what the guards of a rollout and of a watch look at.
+
+Rows are taken by ``event_time``, which a replay has too. For costs both models score the features
+that were logged, so that they are held against each other on the same transactions, whoever of them
+answered; an answer that was degraded is nobody's merit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from configs.schema import FraudConfig
+from data.fraud import load_labels, load_transactions
+from monitoring.arm_guards import ArmFinding, compare_answers, compare_costs
+from serving.prediction_log import SHADOW, get_prediction_folder, load_predictions
+from training.artefact import Artefact, load_artefact
+from training.encoding import Booleans, Floats
+from training.operating_point import Prices, measure_costs
+from training.registry import find_artefact
+from training.rollout import Rollout
+
+SLICES = ("merchant_category", "card_type")
+
+
+def compare_arms(
+    config: FraudConfig, rollout: Rollout, since: pd.Timestamp, now: pd.Timestamp
+) -> tuple[ArmFinding, ...]:
+    """Hold a challenger in the shadow or in a canary against the champion beside it.
+
+    Args:
+        config: The fraud problem's configuration.
+        rollout: Whose, and which stage.
+        since: When the stage began, UTC.
+        now: As of when.
+
+    Returns:
+        Findings; see ``monitoring.arm_guards``.
+    """
+    answers, features = _load_between(config, since, now)
+    own = answers[answers["model_version"] == rollout.version]
+    others = answers[answers["arm"] == "champion"]
+    if rollout.stage == SHADOW:
+        own = own[own["arm"] == SHADOW].drop_duplicates("transaction_id")
+        others = others[others["transaction_id"].isin(own["transaction_id"])]
+        own = own[own["transaction_id"].isin(others["transaction_id"])]
+    else:
+        own = own[own["arm"] == "challenger"]
+    others = others[others["model_version"] != rollout.version]
+    limits = config.rollout
+    findings = compare_answers(
+        others,
+        own,
+        slices=tuple(name for name in SLICES if name in answers),
+        max_latency_ratio=limits.max_latency_ratio,
+        max_decline_ratio=limits.max_decline_ratio,
+    )
+    versions = others["model_version"].unique()
+    if len(versions) != 1:
+        return findings
+    served = answers[answers["arm"] != SHADOW]
+    cost = _compare_costs(config, str(versions[0]), rollout.version, served, features, now)
+    return (*findings, cost)
+
+
+def compare_with_previous(
+    config: FraudConfig, previous: str, version: str, since: pd.Timestamp, now: pd.Timestamp
+) -> tuple[ArmFinding, ...]:
+    """Hold a new champion against what the one before it would have decided.
+
+    Args:
+        config: The fraud problem's configuration.
+        previous: The version before.
+        version: The champion's.
+        since: When it was promoted, UTC.
+        now: As of when.
+
+    Returns:
+        One finding, on realised cost.
+    """
+    answers, features = _load_between(config, since, now)
+    served = answers[(answers["arm"] != SHADOW) & (answers["model_version"] == version)]
+    return (_compare_costs(config, previous, version, served, features, now),)
+
+
+def _load_between(
+    config: FraudConfig, since: pd.Timestamp, now: pd.Timestamp
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Load sound answers with what is known of their transactions, and their features."""
+    predictions, features = load_predictions(get_prediction_folder(config.runs), with_shadow=True)
+    is_inside = predictions["event_time"].between(since, now, inclusive="right")
+    answers = predictions[is_inside & predictions["degraded_reason"].isna()]
+    history = load_transactions(config.runs)
+    columns = ["customer_id", *(name for name in SLICES if name in history)]
+    known = history.set_index("transaction_id")[columns]
+    answers = answers.join(known, on="transaction_id")
+    return answers.fillna({"customer_id": answers["transaction_id"]}), features.loc[answers.index]
+
+
+def _compare_costs(
+    config: FraudConfig,
+    champion: str,
+    challenger: str,
+    served: pd.DataFrame,
+    features: pd.DataFrame,
+    now: pd.Timestamp,
+) -> ArmFinding:
+    """Price both models' decisions where the outcome has matured and could be seen."""
+    labels = load_labels(config.runs)
+    arrived = labels[labels["label_time"] <= now].set_index("transaction_id")["is_fraud"]
+    is_matured = served["event_time"] <= now - pd.Timedelta(days=config.data.label_delay_days)
+    could_be_seen = served["outcome_share"] > 0
+    rows = served[is_matured & could_be_seen & served["transaction_id"].isin(arrived.index)]
+    rows = rows.drop_duplicates("transaction_id")
+    models = [
+        load_artefact(find_artefact(config.runs, version), version=version)
+        for version in (champion, challenger)
+    ]
+    lacking = {name for model in models for name in model.features} - set(features)
+    if lacking:
+        reason = f"not compared on cost: the log has no {', '.join(sorted(lacking))}"
+        return ArmFinding("cost", "ok", reason)
+    is_fraud = rows["transaction_id"].map(arrived).to_numpy(dtype=bool)
+    costs = [_price(config, model, rows, features.loc[rows.index], is_fraud) for model in models]
+    return compare_costs(
+        pd.DataFrame(
+            {
+                "customer_id": rows["customer_id"].to_numpy(),
+                "is_fraud": is_fraud,
+                "champion_cost": costs[0],
+                "challenger_cost": costs[1],
+                "weight": 1.0 / rows["outcome_share"].to_numpy(np.float64),
+            }
+        ),
+        max_increase=config.rollout.max_cost_increase,
+        confidence=config.monitoring.gate_confidence,
+        min_frauds=config.monitoring.min_matured_frauds,
+        seed=config.seed,
+    )
+
+
+def _price(
+    config: FraudConfig,
+    model: Artefact,
+    rows: pd.DataFrame,
+    features: pd.DataFrame,
+    is_fraud: Booleans,
+) -> Floats:
+    """Price what a model would decide about logged features, account currency."""
+    if rows.empty:
+        return np.zeros(0)
+    prices = config.training.costs
+    amounts = rows["amount"].to_numpy(np.float64)
+    return measure_costs(
+        model.decide(model.predict(features), amounts),
+        is_fraud=is_fraud,
+        amounts=amounts,
+        prices=Prices(prices.review_fee, prices.false_decline_goodwill),
+    )

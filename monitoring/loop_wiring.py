@@ -1,0 +1,143 @@
+"""The parts of the loop as they are in production: the log, the labels, MLflow, and a training.
+
+Training is handed in, since monitoring knows no problem's training code.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pandas as pd
+
+from configs.schema import FraudConfig
+from data.fraud import load_labels, load_transactions
+from monitoring.fraud import run_monitor
+from monitoring.fraud_retraining import Train, judge_challenger
+from monitoring.loop_evidence import compare_arms, compare_with_previous
+from monitoring.loop_parts import LoopParts
+from monitoring.retrain import GateVerdict
+from monitoring.retraining_policy import Alarm, Observation
+from serving.champion_changes import roll_back_champion, swap_champion
+from serving.server import get_service_folder
+from training.artefact import Artefact, load_artefact
+from training.registry import (
+    find_artefact,
+    find_tagged_version,
+    get_champion,
+    get_rollout,
+    set_rollout,
+)
+
+KEY_TAG = "trigger_key"
+
+
+def build_parts(train: Train) -> LoopParts:
+    """Build the loop's parts.
+
+    Args:
+        train: ``train(config, now=, only=, params=, tags=)`` registers a challenger, as
+            ``run_train`` does.
+    """
+    return LoopParts(
+        observe=observe,
+        train=functools.partial(train_challenger, train=train),
+        judge=judge_versions,
+        get_champion_version=lambda config: get_champion(config.runs)[0],
+        get_rollout=lambda config: get_rollout(config.runs),
+        set_rollout=lambda config, rollout: set_rollout(config.runs, rollout),
+        promote=promote,
+        roll_back=roll_back,
+        compare_arms=compare_arms,
+        compare_with_previous=compare_with_previous,
+    )
+
+
+def observe(config: FraudConfig, now: pd.Timestamp) -> Observation:
+    """Read this tick's evidence: the feed, drift, and answers that have matured."""
+    champion = _load(config, get_champion(config.runs)[0])
+    report = run_monitor(config, now=now)
+    findings = report["quality"]["findings"]
+    seen_until = _find_seen_until(config, champion)
+    delay = pd.Timedelta(days=config.data.label_delay_days)
+    held_out = pd.Timedelta(days=config.training.test_days)
+    performance = report["performance"]
+    is_known = performance["average_precision"] is not None
+    return Observation(
+        now=now,
+        champion=champion.version,
+        champion_trained_time=seen_until + delay + held_out + delay,
+        blocking=tuple(item["message"] for item in findings if item["severity"] == "block"),
+        alarms={
+            "drift": Alarm(report["drift"]["detected"], report["drift"]["reason"]),
+            "matured": Alarm(
+                performance["is_degraded"] if is_known else None, performance["reason"]
+            ),
+        },
+        num_new_frauds=_count_new_frauds(config, since=seen_until, now=now),
+        evidence={"report": report["wrote"], "performance": performance},
+    )
+
+
+def train_challenger(config: FraudConfig, now: pd.Timestamp, key: str, *, train: Train) -> str:
+    """Return the version registered for a trigger key; train it if there is none.
+
+    The champion's kind of model with the champion's parameters, so that only the data differ. The
+    key is a tag of the version from its first instant, so a tick killed after it finds it again.
+    """
+    known = find_tagged_version(config.runs, KEY_TAG, key)
+    if known is not None:
+        return known
+    spec = _load(config, get_champion(config.runs)[0]).spec
+    result: dict[str, Any] = train(
+        config, now=now, only=spec.kind, params=dict(spec.parameters), tags={KEY_TAG: key}
+    )
+    return str(result["challenger"]["version"])
+
+
+def judge_versions(
+    config: FraudConfig, champion: str, challenger: str, now: pd.Timestamp
+) -> GateVerdict:
+    """Judge a challenger by the gate; see ``monitoring.fraud_retraining.judge_challenger``."""
+    return judge_challenger(
+        config, champion=_load(config, champion), challenger=_load(config, challenger), now=now
+    )
+
+
+def promote(config: FraudConfig, version: str, key: str) -> None:
+    """Make a version the champion, with a line in the audit of champions."""
+    folder = get_service_folder(config.runs)
+    swap_champion(config.runs, version=version, folder=folder, who=f"tick ({key})")
+
+
+def roll_back(config: FraudConfig, version: str, to: str, key: str) -> None:
+    """Make the champion before a version the champion again, with a line in the audit."""
+    if get_champion(config.runs)[0] != version:
+        return
+    # A rollout beside a champion that goes would be what is taken back instead of it.
+    set_rollout(config.runs, None)
+    folder, who = get_service_folder(config.runs), f"tick ({key})"
+    try:
+        roll_back_champion(config.runs, folder=folder, who=who)
+    except ValueError:  # what the registry would go back to is not known any more
+        swap_champion(config.runs, version=to, folder=folder, who=who)
+
+
+def _load(config: FraudConfig, version: str) -> Artefact:
+    return load_artefact(find_artefact(config.runs, version), version=version)
+
+
+def _find_seen_until(config: FraudConfig, model: Artefact) -> pd.Timestamp:
+    """Return the end of the days a model was fitted and calibrated on."""
+    calibration = pd.Timedelta(days=config.training.calibration_days)
+    return pd.Timestamp(model.spec.train_end_time) + calibration
+
+
+def _count_new_frauds(config: FraudConfig, *, since: pd.Timestamp, now: pd.Timestamp) -> int:
+    """Count the frauds known by ``now`` among matured transactions from ``since`` on."""
+    labels = load_labels(config.runs)
+    known = labels[(labels["label_time"] <= now) & labels["is_fraud"]]
+    until = now - pd.Timedelta(days=config.data.label_delay_days)
+    transactions = load_transactions(config.runs)
+    is_new = transactions["event_time"].between(since, until, inclusive="left")
+    return int(transactions.loc[is_new, "transaction_id"].isin(known["transaction_id"]).sum())
