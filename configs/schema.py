@@ -231,7 +231,8 @@ class TimelapseSection(Frozen):
     broken_days: PositiveInt
     broken_column: str
     explore_share: Annotated[float, Field(gt=0.0, le=1.0)]
-    drift_every_days: PositiveInt
+    look_every_days: PositiveInt
+    num_trees: PositiveInt
     witness_days: Annotated[int, Field(ge=0)]
 
 

@@ -84,6 +84,10 @@ class Answers:
         self._versions[rows], self._is_challenger[rows] = versions, is_theirs
         self._scores[rows], self._decisions[rows] = scores, taken
 
+    def find_rows_of(self, version: str) -> Booleans:
+        """Tell which served rows a version answered."""
+        return np.asarray(self._versions == version)
+
     def _find_customers(self, rollout: Rollout, everywhere: slice) -> Booleans:
         """Tell which rows are of a canary's customers."""
         codes, names = self.world.customers

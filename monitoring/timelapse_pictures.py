@@ -96,9 +96,10 @@ def _draw_marks(axes: Axes, policies: Mapping[str, Any]) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("day")
     if seen:
-        legend = axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=len(seen), fontsize="small"
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=len(seen),
+            fontsize="small",
+            labelcolor="#5b6474",
         )
-        for handle in legend.legend_handles:
-            if handle is not None:
-                handle.set_color("#5b6474")

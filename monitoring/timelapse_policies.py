@@ -42,7 +42,9 @@ class Policy:
 
 def list_policies(config: FraudConfig) -> tuple[Policy, ...]:
     """List the policies, the simplest first and ours last."""
-    ours = config.retraining.model_copy(update={"database_url": None})
+    looks = config.retraining.num_recent
+    days = (looks - 1) * config.timelapse.look_every_days + 1  # that hold as many looks
+    ours = config.retraining.model_copy(update={"database_url": None, "num_recent": days})
     return (
         _simplify("never", "never", config),
         _simplify(WEEKLY, "every 7 days", config, floor_days=7.0),

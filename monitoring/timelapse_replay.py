@@ -20,10 +20,11 @@ from monitoring.loop_parts import LoopParts
 from monitoring.retrain import GateVerdict
 from monitoring.retraining_policy import Observation
 from monitoring.timelapse_answers import Answers, Served
+from monitoring.timelapse_arms import compare_arms, compare_with_previous, judge
 from monitoring.timelapse_evidence import Evidence
 from monitoring.timelapse_models import TrainedModel, Trainer
 from monitoring.timelapse_policies import Policy
-from monitoring.timelapse_worlds import World
+from monitoring.timelapse_worlds import DAY, World
 from training.fraud_judging import read_prices
 from training.rollout import Rollout
 
@@ -41,7 +42,6 @@ class Registry:
 
     models: dict[str, TrainedModel]
     champion: str
-    previous: str | None = None
     rollout: Rollout | None = None
     serving_since: dict[str, int] = field(default_factory=dict)
     by_key: dict[str, str] = field(default_factory=dict)
@@ -55,8 +55,8 @@ class Registry:
         return self.by_key[trigger_key]
 
     def make_champion(self, version: str, *, day: int) -> None:
-        """Let a version answer everybody; what served before is remembered."""
-        self.previous, self.champion = self.champion, version
+        """Let a version answer everybody."""
+        self.champion = version
         self.serving_since[version] = day
         if self.rollout is not None and self.rollout.version == version:
             self.rollout = None
@@ -151,10 +151,9 @@ class Replay:
         def promote(_: FraudConfig, version: str, __: str) -> None:
             registry.make_champion(version, day=self._day)
 
-        def roll_back(_: FraudConfig, version: str, __: str) -> None:
+        def roll_back(_: FraudConfig, version: str, to: str, __: str) -> None:
             if registry.champion == version:
-                assert registry.previous is not None, "a promoted version replaced another"
-                registry.make_champion(registry.previous, day=self._day)
+                registry.make_champion(to, day=self._day)
 
         return LoopParts(
             observe=self._observe,
@@ -170,36 +169,62 @@ class Replay:
         )
 
     def _observe(self, _: FraudConfig, now: pd.Timestamp) -> Observation:
+        del now  # it is the end of the day just served
         registry = self.registry
-        return self._evidence.observe(
-            self.answers,
-            registry.models[registry.champion],
-            now=now,
-            since_day=registry.serving_since[registry.champion],
-            triggers=self.config.retraining.triggers,
-            looks_at_feed=self.policy.looks_at_feed,
-        )
+        champion = registry.models[registry.champion]
+        if not self.config.retraining.triggers:
+            return self._evidence.see_nothing(champion, day=self._day)
+        since_day = registry.serving_since[registry.champion]
+        found = self._evidence.observe(self.answers, champion, day=self._day, since_day=since_day)
+        return found if self.policy.looks_at_feed else replace(found, blocking=())
 
     def _train(self, _: FraudConfig, now: pd.Timestamp, trigger_key: str) -> str:
         model = self._trainer.train(now, outcome_shares=self.answers.outcome_shares)
         return self.registry.register(model, trigger_key=trigger_key)
 
     def _judge(
-        self, _: FraudConfig, champion: str, challenger: str, now: pd.Timestamp
+        self, config: FraudConfig, champion: str, challenger: str, now: pd.Timestamp
     ) -> GateVerdict:
         models = self.registry.models
-        return self._evidence.judge(
-            self.answers, champion=models[champion], challenger=models[challenger], now=now
+        return judge(
+            config,
+            self.answers,
+            champion=models[champion],
+            challenger=models[challenger],
+            now=now,
         )
 
     def _compare_arms(
-        self, _: FraudConfig, rollout: Rollout, since: pd.Timestamp, now: pd.Timestamp
+        self, config: FraudConfig, rollout: Rollout, since: pd.Timestamp, now: pd.Timestamp
     ) -> tuple[ArmFinding, ...]:
-        del rollout, since, now
-        return (ArmFinding("cost", "ok", "nothing was compared"),)
+        registry = self.registry
+        return compare_arms(
+            config,
+            self.answers,
+            champion=registry.models[registry.champion],
+            challenger=registry.models[rollout.version],
+            stage=rollout.stage,
+            days=(self._count_days(since), self._day),
+            now=now,
+        )
 
     def _compare_with_previous(
-        self, _: FraudConfig, previous: str, version: str, since: pd.Timestamp, now: pd.Timestamp
+        self,
+        config: FraudConfig,
+        previous: str,
+        version: str,
+        since: pd.Timestamp,
+        now: pd.Timestamp,
     ) -> tuple[ArmFinding, ...]:
-        del previous, version, since, now
-        return (ArmFinding("cost", "ok", "nothing was compared"),)
+        models = self.registry.models
+        return compare_with_previous(
+            config,
+            self.answers,
+            previous=models[previous],
+            champion=models[version],
+            days=(self._count_days(since), self._day),
+            now=now,
+        )
+
+    def _count_days(self, instant: pd.Timestamp) -> int:
+        return int((instant - self.world.first_time) // DAY)

@@ -19,12 +19,13 @@ from configs.schema import FraudConfig
 from data.time_split import TimeSplit
 from features.fraud_selection import FeatureSet
 from training.artefact import Artefact
+from training.bootstrap import draw_customers
 from training.calibration import fit_calibration
+from training.evaluation import evaluate_cost, evaluate_scores
 from training.fraud_judging import read_prices
 from training.fraud_material import cut_slices
 from training.fraud_records import MAX_REFERENCE_ROWS
 from training.gbdt import fit_trees, measure_importance
-from training.metrics import average_precision
 from training.model_spec import ModelSpec
 from training.operating_point import choose_thresholds
 from training.scorers import TreeScorer
@@ -88,7 +89,14 @@ def refit(
         prices=read_prices(config),
         daily_review_capacity=config.training.costs.daily_review_capacity,
     )
-    test_scores = calibration.apply(scorer.margins(cut.test.matrix))
+    test = cut.test
+    test_scores = calibration.apply(scorer.margins(test.matrix))
+    bootstrap = draw_customers(
+        test.transactions["customer_id"],
+        num_resamples=config.training.num_bootstrap,
+        seed=config.seed,
+    )
+    prices = read_prices(config)
     spec = ModelSpec(
         kind=KIND,
         encoding=encoding,
@@ -98,7 +106,12 @@ def refit(
         train_start_time=split.train.start_time.isoformat(),
         train_end_time=split.train.end_time.isoformat(),
         data_hash=hashlib.sha256(content).hexdigest(),
-        metrics={"average_precision": average_precision(cut.test.is_fraud, test_scores)},
+        metrics={
+            **evaluate_scores(test, test_scores, bootstrap=bootstrap),
+            **evaluate_cost(
+                test, test_scores, thresholds=thresholds, prices=prices, bootstrap=bootstrap
+            ),
+        },
         parameters=dict(parameters),
     )
     artefact = Artefact(spec, scorer)
