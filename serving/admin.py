@@ -166,8 +166,8 @@ def _read_aliases(runs: Path) -> dict[str, str | None]:
     from training.registry import CHALLENGER, CHAMPION, PREVIOUS, find_version, get_rollout
 
     rollout = get_rollout(runs)
-    aliases = {alias: find_version(runs, alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)}
-    return {**aliases, "rollout": None if rollout is None else str(rollout)}
+    found: dict[str, str | None] = {"rollout": None if rollout is None else str(rollout)}
+    return found | {alias: find_version(runs, alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)}
 
 
 def _refuse(status: int, reason: str) -> Response:

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -29,8 +30,10 @@ from configs.schema import DEFAULT_FRAUD_CONFIG, FraudConfig, load_fraud_config
 from data.fraud_columns import TRANSACTION_COLUMNS
 from serving import lane_protocol
 from serving.admin import build_admin_routes, read_admin_token
+from serving.arms import Margins
 from serving.body_limit import BodyLimitMiddleware
 from serving.circuit_breaker import BreakerState
+from serving.decisions import Exploration
 from serving.device import open_margins
 from serving.fast_lane import FastLane, Lane
 from serving.fraud_messages import (
@@ -47,10 +50,10 @@ from serving.fraud_messages import (
 from serving.lane_metrics import PUBLISH_SECONDS, LaneMetrics
 from serving.online_store import OnlineStore
 from serving.prediction_log import PredictionLog, get_prediction_folder
-from serving.rollout import ChampionWatcher
+from serving.rollout import ModelWatcher
 from serving.row_matrix import list_extra_columns
 from serving.score_messages import Answer
-from serving.scorer import Margins, NoModelError, OverloadedError, Scorer
+from serving.scorer import NoModelError, OverloadedError, Scorer
 from serving.server import get_service_folder
 from serving.store_opening import open_fraud_store
 from serving.stream_publisher import StreamPublisher
@@ -106,13 +109,13 @@ class PredictBatchInput(_Request, PredictBatchRequest):
     http={"host": "127.0.0.1"},  # BentoML's own is every address of the machine
 )
 class FraudService:
-    """Score card transactions as of their own time, with the registry's current champion."""
+    """Score card transactions as of their own time, with whom the registry says."""
 
     def __init__(self) -> None:
         # Imported here because BentoML's supervising process imports this module too, and needs
         # neither Feast nor MLflow.
         from training.artefact import load_artefact
-        from training.registry import get_champion
+        from training.registry import get_champion, get_rollout_model
 
         config = read_settings()
         serving = config.serving
@@ -139,11 +142,13 @@ class FraudService:
             max_waiting_rows=serving.max_waiting_rows,
             publish=self.publisher.append if self.publisher else None,
             open_device=_choose_device(config),
+            exploration=Exploration(serving.explore_share, f"explore {config.seed}".encode()),
         )
-        self.watcher = ChampionWatcher(
+        self.watcher = ModelWatcher(
             find_champion=lambda: get_champion(config.runs),
+            find_rollout=lambda: get_rollout_model(config.runs),
             load_artefact=load_artefact,
-            accept=self.scorer.replace_champion,
+            models=self.scorer.lineup,
             poll_seconds=serving.model_poll_seconds,
         )
         self.watcher.start()
@@ -178,7 +183,7 @@ class FraudService:
     async def predict_batch(
         self, request: PredictBatchInput, /
     ) -> PredictBatchResponse | JSONResponse:
-        """Score several transactions with one model, each as of its own time."""
+        """Score several transactions, a customer's with one model, each as of its own time."""
         rows = len(request.transactions)
         if rows > self.max_batch_rows:
             reason = f"has {rows} rows; at most {self.max_batch_rows} are allowed"
@@ -200,14 +205,18 @@ class FraudService:
         return await self.scorer.check_ready()
 
     def describe(self) -> dict[str, Any]:
-        """Say which model answers, what was refused, and how the store and the log are doing."""
-        watcher, champion, log = self.watcher, self.scorer.champion, self.log.counts
+        """Say who answers, what was refused, and how the store and the log are doing."""
+        watcher, lineup, log = self.watcher, self.scorer.lineup, self.log.counts
+        champion, rollout = lineup.champion, lineup.rollout
         return {
             "ready": champion is not None,
             "model_version": champion.version if champion else None,
             "model_kind": champion.artefact.spec.kind if champion else None,
-            "model_versions_served": self.scorer.versions_served,
+            "model_versions_served": lineup.versions_served,
             "refused": watcher.refused._asdict() if watcher.refused else None,
+            "rollout": asdict(rollout) if rollout else None,
+            "rollout_refused": watcher.rollout_refused and watcher.rollout_refused._asdict(),
+            "shadow": self.scorer.shadow.counts._asdict(),
             "registry_error": watcher.registry_error,
             "store_error": self.store.error,
             "breaker": self.store.breaker.state.name.lower(),
@@ -227,8 +236,10 @@ class FraudService:
                 logger.exception("metrics could not be published")
 
     def _publish(self) -> None:
-        breaker, champion = self.store.breaker, self.scorer.champion
+        breaker, champion = self.store.breaker, self.scorer.lineup.champion
         self.metrics.set_log(**self.log.counts._asdict())
+        shadow = self.scorer.shadow.counts
+        self.metrics.set_shadow(shadow.scored, failed=shadow.failed, dropped=shadow.dropped)
         if self.publisher is not None:
             published = self.publisher.counts
             self.metrics.set_published(published.published, dropped=published.dropped)
@@ -254,11 +265,12 @@ class FraudService:
             if self.publisher is not None:
                 last.push_async_callback(asyncio.to_thread, self.publisher.close)
             last.push_async_callback(asyncio.to_thread, self.log.close)
+            last.push_async_callback(asyncio.to_thread, self.scorer.shadow.close)
             await self.scorer.drain()
 
 
 def _choose_device(config: FraudConfig) -> Callable[[Artefact], Margins | None] | None:
-    """Say how a champion gets onto ``serving.device``; ``None`` if that is the CPU."""
+    """Say how a model gets onto ``serving.device``; ``None`` if that is the CPU."""
     device = config.serving.device
     return None if device == "cpu" else partial(open_margins, device=device)
 

@@ -106,7 +106,7 @@ class PredictRequest(Message):
 
 
 class PredictBatchRequest(Message):
-    """Several transactions, scored by one model and answered in the same order."""
+    """Several transactions, answered in the same order, each customer's by one model."""
 
     transactions: Annotated[list[Transaction], FailFast(), Field(min_length=1)]
     explain: bool = False

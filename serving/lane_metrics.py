@@ -12,6 +12,9 @@ metric, each begins with ``throughline_``      what it says
 ``stage_seconds{stage}``                       how long a batch was in each of ``STAGES``
 ``batch_rows``                                 transactions scored together
 ``feature_age_seconds``                        age of the state that answered when the store did not
+``rows_total{arm}``                            transactions scored, by the role of the model
+``challenger_failures_total``                  batches of a canary left to the champion by an error
+``shadow_{failed,dropped}_total``              rows the shadow failed at, or could not keep up with
 ``degraded_total{reason}``                     answers given without part of their features
 ``prediction_log_{written,dropped}_total``     records on disk, and lost to a full queue or disk
 ``prediction_log_pending``                     records that wait for the disk
@@ -47,6 +50,8 @@ class LaneMetrics:
         forget_dead_workers()
         self._requests: dict[tuple[str, str], int] = {}
         self._degraded: dict[str, int] = {}
+        self._arm_rows: dict[str, int] = {}
+        self._challenger_failures = 0
         self._latencies: list[float] = []
         self._stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
         self._rows: list[float] = []
@@ -63,6 +68,14 @@ class LaneMetrics:
     def count_degraded(self, reason: str, num: int = 1) -> None:
         """Count answers given without part of their features; reasons must be few."""
         self._degraded[reason] = self._degraded.get(reason, 0) + num
+
+    def count_rows(self, arm: str, num: int) -> None:
+        """Count transactions that one of the arms has answered."""
+        self._arm_rows[arm] = self._arm_rows.get(arm, 0) + num
+
+    def count_challenger_failure(self) -> None:
+        """Count a batch that the champion answered because the challenger failed."""
+        self._challenger_failures += 1
 
     def observe_latencies(self, seconds: Iterable[float]) -> None:
         """Note how long each request of a batch took; a list is taken fastest."""
@@ -94,6 +107,12 @@ class LaneMetrics:
         self._raise_to(dropped, self._series.log_dropped, name="dropped")
         self._series.log_pending.set(pending)
 
+    def set_shadow(self, scored: int, *, failed: int, dropped: int) -> None:
+        """Say how many rows were scored in the shadow, and how many could not be, so far."""
+        self._raise_to(scored, self._series.arm_rows.labels("shadow"), name="shadow")
+        self._raise_to(failed, self._series.shadow_failed, name="shadow failed")
+        self._raise_to(dropped, self._series.shadow_dropped, name="shadow dropped")
+
     def set_published(self, published: int, *, dropped: int) -> None:
         """Say how many scored transactions the stream has got, and lost, since the start."""
         self._raise_to(published, self._series.published, name="published")
@@ -112,8 +131,13 @@ class LaneMetrics:
             series.requests.labels(route, outcome).inc(num)
         for reason, num in self._degraded.items():
             series.degraded.labels(reason).inc(num)
+        for arm, num in self._arm_rows.items():
+            series.arm_rows.labels(arm).inc(num)
+        series.challenger_failures.inc(self._challenger_failures)
         self._requests.clear()
         self._degraded.clear()
+        self._arm_rows.clear()
+        self._challenger_failures = 0
         _move(self._latencies, series.latency)
         _move(self._rows, series.rows)
         _move(self._ages, series.age)

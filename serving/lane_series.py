@@ -19,6 +19,7 @@ from serving.bulk_histogram import BulkHistogram
 
 ROUTES = ("score", "score_batch")
 OUTCOMES = ("ok", "degraded", "shed", "invalid", "too_large", "no_model", "failed")
+ARMS = ("champion", "challenger", "shadow")
 STAGES = ("decode", "store", "features", "model", "record", "encode")
 
 REQUEST_BOUNDS = (
@@ -81,6 +82,29 @@ class LaneSeries:
                 buckets=AGE_BOUNDS,
                 registry=registry,
             )
+        )
+        self.arm_rows = Counter(
+            "throughline_rows_total",
+            "Transactions scored, by the role of the model that did.",
+            ["arm"],
+            registry=registry,
+        )
+        for arm in ARMS:
+            self.arm_rows.labels(arm)
+        self.challenger_failures = Counter(
+            "throughline_challenger_failures_total",
+            "Batches of a canary that the champion answered because the challenger failed.",
+            registry=registry,
+        )
+        self.shadow_failed = Counter(
+            "throughline_shadow_failed_total",
+            "Rows that the challenger could not score in the shadow.",
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "throughline_shadow_dropped_total",
+            "Rows that the challenger could not keep up with in the shadow.",
+            registry=registry,
         )
         self.degraded = Counter(
             "throughline_degraded_total",

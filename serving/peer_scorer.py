@@ -56,5 +56,5 @@ def open_peer_scorer(config: FraudConfig) -> PeerScorer:
         max_waiting_rows=config.serving.max_waiting_rows,
     )
     version, folder = get_champion(config.runs)
-    scorer.replace_champion(version, load_artefact(folder, version=version))
+    scorer.lineup.replace_champion(version, load_artefact(folder, version=version))
     return PeerScorer(scorer, store, log)

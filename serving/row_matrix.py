@@ -11,7 +11,7 @@ import numpy as np
 from features.fraud import derive
 from features.fraud_rows import COLUMNS
 from features.fraud_selection import FeatureSet
-from training.encoding import Encoding, Floats
+from training.encoding import Encoding, Floats, Integers
 
 _POSITIONS = {name: position for position, name in enumerate(COLUMNS)}
 _REQUEST_ONLY = set(derive({"amount": np.zeros(1), "event_time_us": np.zeros(1, np.int64)}))
@@ -39,6 +39,12 @@ class FeatureRows:
 
     numbers: Floats
     categories: Sequence[Sequence[str | None]]
+
+    def take(self, positions: Integers) -> FeatureRows:
+        """Return the rows at ``positions``, in that order."""
+        chosen = positions.tolist()
+        categories = [[column[row] for row in chosen] for column in self.categories]
+        return FeatureRows(self.numbers[positions], categories)
 
 
 class FeatureLayout:

@@ -41,7 +41,7 @@ class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fa
 
 
 class TransactionBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Several transactions, scored by one model and answered in the same order."""
+    """Several transactions, answered in the same order, each customer's by one model."""
 
     transactions: Annotated[list[Transaction], msgspec.Meta(min_length=1)]
 

@@ -4,8 +4,9 @@ Requests that arrive while a batch is under way are scored together by the next:
 the online store, one call of the compiled features, one of the model, one record. The busier the
 service, the larger its batches and the less a request costs. Both lanes use the same scorer.
 
-Invariants: every row of one call is answered by one model, whatever is promoted meanwhile. A store
-that fails costs history, never the answer, and the answer says so. More waiting rows than
+Invariants: all rows of one call are answered by the models that were there when it began, whatever
+is promoted meanwhile, and all rows of a customer by the same one (``serving.arms``). A store that
+fails costs history, never the answer, and the answer says so. More waiting rows than
 ``max_waiting_rows`` are refused at once, so that those accepted are answered in time.
 """
 
@@ -14,24 +15,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import numpy as np
 
-from features.fraud_rows import UNREADABLE
 from features.fraud_selection import FeatureSet
-from features.row_requests import RowRequests, build_row_requests
-from features.row_requests import Transaction as FeatureTransaction
-from features.row_states import compute_features
-from serving.decisions import REQUEST_ONLY, RULE, STALE, decide, explain_rows
+from features.row_requests import build_row_requests
+from serving.answers import make_answers
+from serving.arms import Arms, Margins, Part, Rows
+from serving.batch_features import BatchFeatures
+from serving.decisions import NO_EXPLORATION, REQUEST_ONLY, RULE, STALE, Exploration
 from serving.lane_metrics import LaneMetrics
+from serving.lineup import Lineup
 from serving.online_store import OnlineStore, StoreAnswer
 from serving.prediction_log import ScoredBatch
-from serving.row_matrix import NEEDS_HISTORY, FeatureLayout, FeatureRows, HasColumns, ModelInput
-from serving.score_messages import Answer, Reason, make_probe
+from serving.score_messages import Answer, make_probe
+from serving.shadow import Shadow
+from serving.waiting import Receiver, Scorable, Waiting, fail, group_requests, hand_out
 
 if TYPE_CHECKING:
     from training.artefact import Artefact
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.throughline")
 
-Margins = Callable[["Floats"], Awaitable["Floats"]]
-"""Raw model columns ``(rows, features)`` -> log-odds ``(rows,)``, from a device."""
 BATCH_ROWS = 256
 """Rows scored in one go at most: about 5 ms during which nothing else is done."""
 
@@ -53,45 +52,11 @@ class OverloadedError(RuntimeError):
     """More rows wait than can be answered in time."""
 
 
-class Scorable(FeatureTransaction, HasColumns, Protocol):
-    """A transaction of either lane."""
-
-    @property
-    def transaction_id(self) -> str: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Champion:
-    """A loaded model, the registry's name for it, and how it reads features."""
-
-    version: str
-    artefact: Artefact
-    model_input: ModelInput
-    margins: Margins | None = None
-    """Asks a device for the model's margins; ``None`` where the model gives them itself."""
-
-
 class ScoreCounts(NamedTuple):
     """Transactions answered since the process started, and how many of them without the store."""
 
     scored: int
     degraded: int
-
-
-class Receiver(Protocol):
-    """Takes the answers of a request, or what went wrong; a future is one."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-        ...
-
-    def set_result(self, answers: list[Answer], /) -> None:
-        """Take the answers."""
-        ...
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Take what went wrong."""
-        ...
 
 
 class BatchTimes(NamedTuple):
@@ -104,17 +69,16 @@ class BatchTimes(NamedTuple):
     recorded: float
 
 
-class _Waiting(NamedTuple):
-    """A request that the next batch answers: when its body was there, and when it was decoded."""
+class _Scored(NamedTuple):
+    """A batch that was scored, and by whom."""
 
-    transactions: Sequence[Scorable]
-    receiver: Receiver
-    began: float
-    received: float
+    arms: Arms
+    rows: Rows
+    parts: list[Part]
 
 
 class Scorer:
-    """Score transactions with the current champion; used in one event loop.
+    """Score transactions with the models that are in place; used in one event loop.
 
     Args:
         store: The online store.
@@ -124,9 +88,12 @@ class Scorer:
         max_waiting_rows: Accepted and not yet answered, at most.
         publish: Takes each scored batch for the stream, and when it was decided, microseconds
             since 1970; must not block.
-        open_device: Puts a champion on a device; ``None`` for one that stays where it is.
+        open_device: Puts a model on a device; ``None`` for one that stays where it is.
+        exploration: Lets some of what would be declined through.
 
     Attributes:
+        lineup: The models.
+        shadow: Scores what was answered once more while a rollout is in the shadow.
         times: Of the batch that was scored last, until the next one.
     """
 
@@ -140,51 +107,41 @@ class Scorer:
         max_waiting_rows: int,
         publish: Callable[[Sequence[Scorable], int], None] | None = None,
         open_device: Callable[[Artefact], Margins | None] | None = None,
+        exploration: Exploration = NO_EXPLORATION,
     ) -> None:
         self.store = store
         self.feature_set = feature_set
         self.metrics = metrics
         self.max_waiting_rows = max_waiting_rows
-        self.champion: Champion | None = None
-        self.versions_served: list[str] = []
+        self.shadow = Shadow(record)
+        self.lineup = Lineup(feature_set, exploration=exploration, open_device=open_device)
         self.counts = ScoreCounts(0, 0)
         self._record = record
         self._publish = publish or _publish_nothing
-        self._open_device = open_device
+        self._failed_version: str | None = None
         self.times: BatchTimes | None = None
-        self._layout = FeatureLayout(feature_set)
-        self._waiting: list[_Waiting] = []
+        self._features = BatchFeatures(feature_set)
+        self._waiting: list[Waiting] = []
         self._num_waiting_rows = 0
         self._is_flush_due = False
         self._batches: set[asyncio.Task[None]] = set()
         self._has_answered = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def replace_champion(self, version: str, artefact: Artefact) -> None:
-        """Let another model answer every batch that starts from now on.
-
-        Raises:
-            ValueError: If it needs features that the store lacks, or does not run on the device.
-        """
-        model_input = ModelInput(artefact.spec.encoding, self.feature_set)
-        margins = self._open_device(artefact) if self._open_device is not None else None
-        champion = Champion(version, artefact, model_input, margins)
-        self.versions_served = [*self.versions_served, version]
-        self.champion = champion
-
     async def check_ready(self) -> bool:
         """Tell whether a model is loaded and the store has answered, asking it until it has.
 
         A store that fails later does not make the scorer unready: it still answers, degraded.
         """
-        if self.champion is not None and not self._has_answered:
+        champion = self.lineup.champion
+        if champion is not None and not self._has_answered:
             probe = [make_probe()]
             requests = build_row_requests(probe)
             found = await self.store.read(requests)
-            rows, _ = self._compute(found, requests, probe)
-            self.champion.artefact.predict_matrix(self.champion.model_input.encode(rows))
+            rows, _ = self._features.compute(found, requests, probe)
+            champion.artefact.predict_matrix(champion.model_input.encode(rows))
             self._has_answered = found.ages == [0.0]
-        return self.champion is not None and self._has_answered
+        return champion is not None and self._has_answered
 
     def submit(self, transactions: Sequence[Scorable]) -> asyncio.Future[list[Answer]]:
         """Have transactions scored as of their own ``event_time`` by the next batch.
@@ -216,7 +173,7 @@ class Scorer:
         """
         rows = len(transactions)
         self.check_accepts(rows)
-        self._waiting.append(_Waiting(transactions, receiver, began, time.perf_counter()))
+        self._waiting.append(Waiting(transactions, receiver, began, time.perf_counter()))
         self._num_waiting_rows += rows
         if not self._is_flush_due and not self._batches:
             self._is_flush_due = True
@@ -226,7 +183,7 @@ class Scorer:
     async def score(
         self, transactions: Sequence[Scorable], *, explain: bool = False
     ) -> list[Answer]:
-        """Score any number of transactions with one model; see ``submit``.
+        """Score any number of transactions with the same models; see ``submit``.
 
         Args:
             transactions: In any order.
@@ -234,30 +191,32 @@ class Scorer:
         """
         if len(transactions) <= BATCH_ROWS and not explain:
             return await self.submit(transactions)
-        champion = self.check_accepts(min(len(transactions), BATCH_ROWS))
-        answers: list[Answer] = []
+        arms = self.check_accepts(min(len(transactions), BATCH_ROWS))
+        scored: list[_Scored] = []
         for start in range(0, len(transactions), BATCH_ROWS):
             part = transactions[start : start + BATCH_ROWS]
             self._num_waiting_rows += len(part)  # the rest waits with its caller, not here
             try:
                 received = np.full(len(part), time.perf_counter())
-                answers += await self._score(part, champion, received, explain=explain)
+                scored.append(await self._score(part, arms, received, explain=explain))
             finally:
                 self._num_waiting_rows -= len(part)
-        return answers
+        for batch in scored:
+            self._follow_up(batch)
+        return [answer for batch in scored for answer in make_answers(batch.parts)]
 
-    def check_accepts(self, rows: int) -> Champion:
+    def check_accepts(self, rows: int) -> Arms:
         """Find out, at next to no cost, whether transactions would be taken; return who scores.
 
         Raises:
             NoModelError: If there is no champion yet.
             OverloadedError: If too many rows wait already.
         """
-        if self.champion is None:
+        if self.lineup.arms is None:
             raise NoModelError("no model has been loaded yet")
         if self._num_waiting_rows and self._num_waiting_rows + rows > self.max_waiting_rows:
             raise OverloadedError(f"{self._num_waiting_rows} transactions wait already")
-        return self.champion
+        return self.lineup.arms
 
     async def drain(self) -> None:
         """Answer what has been accepted."""
@@ -268,7 +227,7 @@ class Scorer:
         """Start batches of all that waits."""
         self._is_flush_due = False
         waiting, self._waiting = self._waiting, []
-        for group in _group(waiting):
+        for group in group_requests(waiting, max_rows=BATCH_ROWS):
             task = asyncio.get_running_loop().create_task(self._answer(group))
             self._batches.add(task)
             task.add_done_callback(self._finish)
@@ -279,17 +238,19 @@ class Scorer:
         if self._waiting and not self._batches:
             self._flush()
 
-    async def _answer(self, group: Sequence[_Waiting]) -> None:
+    async def _answer(self, group: Sequence[Waiting]) -> None:
         """Score one batch and hand each request its part."""
         transactions = [row for waiting in group for row in waiting.transactions]
         received = np.array([w.received for w in group for _ in w.transactions])
-        assert self.champion is not None
+        arms = self.lineup.arms
+        assert arms is not None, "nothing is accepted without a champion"
         try:
-            answers = await self._score(transactions, self.champion, received)
+            scored = await self._score(transactions, arms, received)
+            answers = make_answers(scored.parts)
         except BaseException as error:
             logger.exception("a batch of %d transactions failed", len(transactions))
             failure = error if isinstance(error, Exception) else RuntimeError("stopped")
-            _fail(group, failure)
+            fail(group, failure)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -297,7 +258,8 @@ class Scorer:
             one = group[-1]
             self.metrics.observe_stage("decode", (one.received - one.began) * len(group))
             answered = time.perf_counter()
-            _hand_out(group, answers)
+            hand_out(group, answers)
+            self._follow_up(scored)
             self.metrics.observe_stage("encode", time.perf_counter() - answered)
         finally:
             self._num_waiting_rows -= len(transactions)
@@ -305,43 +267,34 @@ class Scorer:
     async def _score(
         self,
         transactions: Sequence[Scorable],
-        champion: Champion,
+        arms: Arms,
         received: Floats,
         *,
         explain: bool = False,
-    ) -> list[Answer]:
-        """Score a batch: store, features, model, decision, record."""
+    ) -> _Scored:
+        """Score a batch: store, features, models, decisions, record."""
         clock = time.perf_counter
         requests = build_row_requests(transactions)
         started = clock()
         found = await self.store.read(requests)
         has_states = clock()
-        rows, degraded = self._compute(found, requests, transactions)
+        features, degraded = self._features.compute(found, requests, transactions)
         has_features = clock()
-        matrix = champion.model_input.encode(rows)
-        if champion.margins is None:
-            known = champion.artefact.predict_matrix(matrix)
-        else:
-            margins = await champion.margins(matrix)
-            known = champion.artefact.spec.calibration.apply(margins)
-        scores, decisions = decide(champion.artefact, matrix, known, requests, degraded)
-        has_scores = clock()
-        batch = ScoredBatch(
-            prediction_time_us=time.time_ns() // 1000,
-            model_version=champion.version,
-            arm="champion",
-            transaction_ids=[row.transaction_id for row in transactions],
+        rows = Rows(
+            [row.transaction_id for row in transactions],
+            requests.customers,
             event_times_us=requests.integers[:, 0],
             amounts=requests.floats[:, 0],
-            features=rows.numbers,
-            categories=rows.categories,
-            scores=scores,
-            decisions=decisions,
-            degraded_reasons=degraded,
-            latency_ms=(has_scores - received) * 1e3,
+            features=features,
+            degraded=degraded,
+            waited_seconds=has_features - received,
         )
-        self._record(batch)
-        self._publish(transactions, batch.prediction_time_us)
+        parts, failure = await arms.score(rows, explain=explain)
+        has_scores = clock()
+        for part in parts:
+            self._record(part.batch)
+            self.metrics.count_rows(part.batch.arm, len(part.batch.transaction_ids))
+        self._publish(transactions, parts[-1].batch.prediction_time_us)
         recorded = clock()
         self.times = BatchTimes(started, has_states, has_features, has_scores, recorded)
         metrics = self.metrics
@@ -350,26 +303,28 @@ class Scorer:
         metrics.observe_stage("features", has_features - has_states)
         metrics.observe_stage("model", has_scores - has_features)
         metrics.observe_stage("record", recorded - has_scores)
-        self._count(found, degraded)
-        reasons = await explain_rows(champion.artefact, matrix, degraded) if explain else None
-        return _make_answers(batch, reasons)
+        self._count(found, [reason for part in parts for reason in part.batch.degraded_reasons])
+        if failure is not None:
+            self._report_failure(arms, failure)
+        return _Scored(arms, rows, parts)
 
-    def _compute(
-        self, found: StoreAnswer, requests: RowRequests, transactions: Sequence[Scorable]
-    ) -> tuple[FeatureRows, list[str | None]]:
-        """Compute features; without history, those that need none."""
-        computed, marks = compute_features(found.states, requests)
-        degraded: list[str | None] = [None] * len(transactions)
-        is_unreadable = marks == UNREADABLE
-        if not is_unreadable.any() and not any(age is None or age for age in found.ages):
-            return self._layout.arrange(computed, transactions), degraded
-        for row, age in enumerate(found.ages):
-            if age is None or is_unreadable[row]:
-                computed[row, NEEDS_HISTORY] = np.nan
-                degraded[row] = REQUEST_ONLY
-            elif age:
-                degraded[row] = STALE
-        return self._layout.arrange(computed, transactions), degraded
+    def _report_failure(self, arms: Arms, failure: Exception) -> None:
+        """Count a batch that the challenger failed; say why once, not for every batch."""
+        assert arms.challenger is not None, "who is not there does not fail"
+        self.metrics.count_challenger_failure()
+        if arms.challenger.version != self._failed_version:
+            self._failed_version = arms.challenger.version
+            logger.error("model %s failed", arms.challenger.version, exc_info=failure)
+
+    def _follow_up(self, scored: _Scored) -> None:
+        """Have a challenger in the shadow score what was answered, after those who were."""
+        arms = scored.arms
+        if arms.rollout is None or arms.rollout.stage != "shadow":
+            return
+        assert arms.challenger is not None, "a rollout comes with its challenger"
+        (part,) = scored.parts
+        job = (arms.challenger, scored.rows, part.batch, arms.exploration)
+        asyncio.get_running_loop().call_soon(self.shadow.submit, *job)
 
     def _count(self, found: StoreAnswer, degraded: Sequence[str | None]) -> None:
         num_degraded = len(degraded) - degraded.count(None)
@@ -383,58 +338,3 @@ class Scorer:
 
 def _publish_nothing(_transactions: Sequence[Scorable], _decided_us: int) -> None:
     """Keep what was scored from the stream."""
-
-
-def _hand_out(group: Sequence[_Waiting], answers: list[Answer]) -> None:
-    """Give each request its part; one that cannot take it costs the others nothing."""
-    start = 0
-    for waiting in group:
-        end = start + len(waiting.transactions)
-        try:
-            if not waiting.receiver.done():  # the client may have gone
-                waiting.receiver.set_result(answers[start:end])
-        except Exception:
-            logger.exception("an answer could not be given")
-        start = end
-
-
-def _fail(group: Sequence[_Waiting], error: Exception) -> None:
-    """Tell each request that it failed; one that cannot be told costs the others nothing."""
-    for waiting in group:
-        try:
-            if not waiting.receiver.done():
-                waiting.receiver.set_exception(error)
-        except Exception:
-            logger.exception("an error could not be told")
-
-
-def _group(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
-    """Split what waits into batches of at most ``BATCH_ROWS`` rows, never a request in two."""
-    group: list[_Waiting] = []
-    rows = 0
-    for request in waiting:
-        if group and rows + len(request.transactions) > BATCH_ROWS:
-            yield group
-            group, rows = [], 0
-        group.append(request)
-        rows += len(request.transactions)
-    yield group
-
-
-def _make_answers(
-    batch: ScoredBatch, reasons: list[list[tuple[str, float]]] | None
-) -> list[Answer]:
-    columns = (batch.transaction_ids, batch.scores.tolist(), batch.decisions)
-    version = batch.model_version
-    answers = [
-        Answer(transaction_id, score, decision, version, degraded_reason)
-        for transaction_id, score, decision, degraded_reason in zip(
-            *columns, batch.degraded_reasons, strict=True
-        )
-    ]
-    if reasons is None:
-        return answers
-    return [
-        msgspec.structs.replace(answer, reasons=[Reason(name, value) for name, value in row])
-        for answer, row in zip(answers, reasons, strict=True)
-    ]

@@ -19,6 +19,7 @@ from features.row_requests import RowRequests
 from features.row_states import RowStates
 from features.shared_summaries import SharedSummaries
 from features.windows import SECOND
+from serving.decisions import NO_EXPLORATION, Exploration
 from serving.lane_metrics import LaneMetrics
 from serving.online_store import StoreAnswer
 from serving.prediction_log import ScoredBatch
@@ -26,6 +27,7 @@ from serving.score_messages import Transaction
 from serving.scorer import Scorer
 from training.calibration import IDENTITY
 from training.encoding import Encoding
+from training.operating_point import Thresholds
 
 NOW = datetime(2026, 3, 1, 6, tzinfo=UTC)
 FEATURES = FeatureSet(
@@ -46,7 +48,10 @@ class FakeArtefact:
     error: Exception | None = None
     spec: Any = field(
         default_factory=lambda: SimpleNamespace(
-            kind="fake", encoding=ENCODING, calibration=IDENTITY
+            kind="fake",
+            encoding=ENCODING,
+            calibration=IDENTITY,
+            thresholds=Thresholds(0.0, 0.0, min_review_amount=3.0),
         )
     )
 
@@ -128,6 +133,7 @@ def make_scorer(
     *,
     max_waiting_rows: int = 10_000,
     open_device: Any = None,
+    exploration: Exploration = NO_EXPLORATION,
 ) -> Scorer:
     return Scorer(
         store=store,  # type: ignore[arg-type]
@@ -136,6 +142,7 @@ def make_scorer(
         metrics=LaneMetrics(registry=CollectorRegistry()),
         max_waiting_rows=max_waiting_rows,
         open_device=open_device,
+        exploration=exploration,
     )
 
 

@@ -42,7 +42,7 @@ class World:
     def __init__(self, tracer: Tracer | None = None, *, artefact: FakeArtefact | None = None):
         self.store = FakeStore({"ann": 2})
         self.scorer = make_scorer(self.store, max_waiting_rows=2000)
-        self.scorer.replace_champion("7", artefact or FakeArtefact())  # type: ignore[arg-type]
+        self.scorer.lineup.replace_champion("7", artefact or FakeArtefact())  # type: ignore[arg-type]
         self.registry = CollectorRegistry()
         self.scorer.metrics = LaneMetrics(registry=self.registry)
         self.lane: Any = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Requests become batches, and every request gets its own answers of one model."""
+"""Requests become batches, and every request gets its own answers of the models of its start."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.fraud_selection import FeatureSet
+from serving.decisions import REQUEST_ONLY, RULE, STALE
 from serving.prediction_log import ScoredBatch
-from serving.scorer import (
-    BATCH_ROWS,
-    REQUEST_ONLY,
-    RULE,
-    STALE,
-    NoModelError,
-    OverloadedError,
-    list_extra_columns,
-)
+from serving.row_matrix import list_extra_columns
+from serving.scorer import BATCH_ROWS, NoModelError, OverloadedError
 from tests.unit.scorer_world import (
     ENCODING,
     FEATURES,
@@ -36,7 +30,7 @@ from training.encoding import Encoding
 def score(store, *customers, artefact=None, records=None, explain=False):
     """Answer one call with a scorer of its own; return the answers and the scorer."""
     scorer = make_scorer(store, records)
-    scorer.replace_champion("7", artefact or FakeArtefact())
+    scorer.lineup.replace_champion("7", artefact or FakeArtefact())
     return asyncio.run(scorer.score(make_transactions(*customers), explain=explain)), scorer
 
 
@@ -61,9 +55,9 @@ def test_a_model_that_reads_features_the_store_lacks_does_not_become_champion():
     artefact = FakeArtefact()
     artefact.spec.encoding = Encoding((*FEATURES.names, "V2"), ENCODING.vocabularies)
     with pytest.raises(ValueError, match="the store lacks: V2"):
-        scorer.replace_champion("8", artefact)
-    assert scorer.champion is None
-    assert scorer.versions_served == []
+        scorer.lineup.replace_champion("8", artefact)
+    assert scorer.lineup.champion is None
+    assert scorer.lineup.versions_served == []
 
 
 def test_without_history_the_model_of_the_request_answers_and_the_answer_says_so():
@@ -99,7 +93,7 @@ def test_last_known_history_is_used_in_full_and_the_answer_says_so():
 def test_a_store_that_comes_back_ends_the_degradation():
     store = FakeStore({"ann": 8}, age=None)
     scorer = make_scorer(store)
-    scorer.replace_champion("7", FakeArtefact())
+    scorer.lineup.replace_champion("7", FakeArtefact())
 
     async def ask_twice():
         first = await scorer.score(make_transactions("ann"))
@@ -140,7 +134,7 @@ def run(scenario, *, counts=None, max_waiting_rows=10_000, records=None):
     async def play():
         store = FakeStore({"ann": 1} if counts is None else counts)
         scorer = make_scorer(store, records, max_waiting_rows=max_waiting_rows)
-        scorer.replace_champion("7", FakeArtefact())
+        scorer.lineup.replace_champion("7", FakeArtefact())
         return await asyncio.wait_for(scenario(scorer, store), 20)
 
     return asyncio.run(play())
@@ -186,9 +180,13 @@ def test_a_promotion_in_the_middle_of_a_batch_changes_no_answer_of_it():
     async def scenario(scorer, store):
         store.may_go.clear()
         (future,) = await start_requests(scorer, [2])
-        scorer.replace_champion("8", FakeArtefact(offset=0.5))
+        scorer.lineup.replace_champion("8", FakeArtefact(offset=0.5))
         store.may_go.set()
-        return await future, await scorer.score(make_transactions("ann")), scorer.versions_served
+        return (
+            await future,
+            await scorer.score(make_transactions("ann")),
+            scorer.lineup.versions_served,
+        )
 
     before, after, served = run(scenario)
     assert {(answer.model_version, answer.score) for answer in before} == {("7", 0.1)}
@@ -203,7 +201,7 @@ def test_a_call_of_many_batches_is_answered_by_one_model_while_champions_swap(ex
         task = asyncio.create_task(scorer.score(rows, explain=explain))
         while len(store.asked) < 4:
             await asyncio.sleep(0)  # the task begins before the first promotion
-            scorer.replace_champion("8", FakeArtefact(offset=0.5))
+            scorer.lineup.replace_champion("8", FakeArtefact(offset=0.5))
         return await task, [len(batch) for batch in store.asked]
 
     answers, sizes = run(scenario)
@@ -267,13 +265,13 @@ def test_a_caller_who_leaves_costs_the_others_nothing_and_frees_its_rows():
 
 def test_a_batch_that_fails_fails_its_own_callers_only():
     async def scenario(scorer, _):
-        scorer.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
+        scorer.lineup.replace_champion("8", FakeArtefact(error=FloatingPointError("broken")))
         failed = await asyncio.gather(
             scorer.score(make_transactions("ann")),
             scorer.score(make_transactions("ann")),
             return_exceptions=True,
         )
-        scorer.replace_champion("9", FakeArtefact())
+        scorer.lineup.replace_champion("9", FakeArtefact())
         return failed, await scorer.score(make_transactions("ann"))
 
     failed, after = run(scenario)
@@ -286,7 +284,7 @@ def test_a_scorer_is_ready_once_a_model_is_loaded_and_the_store_has_answered():
         store = FakeStore({}, age=None)
         scorer = make_scorer(store)
         said = [await scorer.check_ready()]
-        scorer.replace_champion("7", FakeArtefact())
+        scorer.lineup.replace_champion("7", FakeArtefact())
         said.append(await scorer.check_ready())
         store.age = 0.0
         said.append(await scorer.check_ready())
@@ -357,7 +355,7 @@ def test_a_champion_on_a_device_is_asked_for_its_margins_there():
 
     async def play():
         scorer = make_scorer(FakeStore({"ann": 1}), open_device=lambda _: margins)
-        scorer.replace_champion("7", FakeArtefact(error=AssertionError("not on the CPU")))
+        scorer.lineup.replace_champion("7", FakeArtefact(error=AssertionError("not on the CPU")))
         return await scorer.score(make_transactions("ann", "ann"))
 
     assert [answer.score for answer in asyncio.run(play())] == pytest.approx([0.25, 0.25])
@@ -374,7 +372,7 @@ def test_a_device_that_fails_fails_the_batch_and_the_next_is_asked_again():
 
     async def play():
         scorer = make_scorer(FakeStore({}), open_device=lambda _: margins)
-        scorer.replace_champion("7", FakeArtefact())
+        scorer.lineup.replace_champion("7", FakeArtefact())
         with pytest.raises(RuntimeError, match="out of memory"):
             await scorer.score(make_transactions("ann"))
         return await scorer.score(make_transactions("ann"))

@@ -67,7 +67,7 @@ def test_a_network_on_a_device_answers_as_it_does_without_one(network, device):
 
     async def ask(open_device):
         scorer = make_scorer(FakeStore(counts), open_device=open_device)
-        scorer.replace_champion("7", network)
+        scorer.lineup.replace_champion("7", network)
         asked = [scorer.score(make_transactions(customer, "c1")) for customer in counts]
         return [answer.score for answers in await asyncio.gather(*asked) for answer in answers]
 
@@ -85,14 +85,14 @@ def test_champions_swapped_under_load_fail_nobody_and_leave_no_thread(network):
         open_device = partial(open_margins, device="cpu")
         store = FakeStore({"ann": 2})
         scorer = make_scorer(store, open_device=open_device)
-        scorer.replace_champion("0", network)
+        scorer.lineup.replace_champion("0", network)
         versions = []
         for version in range(1, 6):
             store.may_go.clear()
             running = [scorer.submit(make_transactions("ann")) for _ in range(4)]
             while len(store.asked) < version:  # the batch begins with the champion of before
                 await asyncio.sleep(0)
-            scorer.replace_champion(str(version), network)
+            scorer.lineup.replace_champion(str(version), network)
             store.may_go.set()
             versions += [answer.model_version for (answer,) in await asyncio.gather(*running)]
         return versions
