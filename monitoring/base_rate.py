@@ -74,7 +74,7 @@ def check_base_rate(
     limit = float(norm.ppf(1 - false_alarm_rate / 2))
     return BaseRate(
         is_changed=abs(z_score) > limit,
-        reason=f"{share:.2%} of matured transactions were frauds, {usual:.2%} before: {z_score:+.1f} "
+        reason=f"{share:.2%} of matured answers were frauds, {usual:.2%} before: {z_score:+.1f} "
         f"standard errors, an alarm from {limit:.1f}",
         num_rows=len(known),
         share=share,
@@ -97,7 +97,9 @@ def measure_design_effect(history: pd.DataFrame) -> float:
         (Cameron, Gelbach and Miller, "Robust inference with multiway clustering", 2011).
     """
     weights = history["weight"].to_numpy(dtype=np.float64)
-    residuals = weights * (history["is_fraud"].to_numpy(dtype=np.float64) - _measure_share(history)[0])
+    residuals = weights * (
+        history["is_fraud"].to_numpy(dtype=np.float64) - _measure_share(history)[0]
+    )
     customers = pd.factorize(history["customer_id"])[0].astype(np.int64)
     days = pd.factorize(history["event_time"].dt.floor("D"))[0].astype(np.int64)
     both = customers * (days.max() + 1) + days

@@ -1,10 +1,10 @@
 """Each column's distance and threshold become one verdict on the window.
 
-Features count by what the champion makes of them. Were each one's threshold exceeded by chance in a
-share ``a`` of unchanged windows, the importance drifted by chance would be ``a`` on average, however
-the features hang together; by Markov's inequality it reaches ``s`` in at most ``a / s`` of them. So
-with thresholds at ``false_alarm_rate * min_drifted_importance`` the verdict on all features is wrong
-at most as often as ``false_alarm_rate`` says.
+Features count by what the champion makes of them. Were each one's threshold exceeded by chance in
+a share ``a`` of unchanged windows, the importance drifted by chance would be ``a`` on average,
+however the features hang together; by Markov's inequality it reaches ``s`` in at most ``a / s`` of
+them. So with thresholds at ``false_alarm_rate * min_drifted_importance`` the verdict on all
+features is wrong at most as often as ``false_alarm_rate`` says.
 """
 
 from __future__ import annotations

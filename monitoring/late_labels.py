@@ -83,7 +83,9 @@ class Performance:
     def describe(self) -> dict[str, Any]:
         """Return it as JSON, one level deep, metrics that are not known as ``None``."""
         counts = {
-            name: value for name, value in asdict(self).items() if name not in ("metrics", "expected")
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("metrics", "expected")
         }
         unknown = {key: None for name in METRICS for key in (name, f"{name}_interval")}
         expected = {f"expected_{name}": self.expected.get(name) for name in METRICS[:3]}
@@ -97,8 +99,8 @@ def join_outcomes(
 
     Args:
         predictions: ``transaction_id``, ``event_time`` (UTC), in order of ``prediction_time``; a
-            transaction answered twice counts once, with its first answer. ``outcome_share``, the
-            chance with which its outcome can be seen, is taken for 1 where there is no such column.
+            transaction answered twice counts once, with its first answer; ``outcome_share``, the
+            chance with which its outcome can be seen, in [0, 1].
         labels: ``transaction_id``, ``is_fraud``, ``label_time`` (UTC); later labels are unknown.
         now: As of when, UTC.
         label_delay_days: Days after which a transaction without a report counts as legitimate.
@@ -110,9 +112,7 @@ def join_outcomes(
     """
     arrived = labels[labels["label_time"] <= now].set_index("transaction_id")["is_fraud"]
     outcomes = predictions.drop_duplicates("transaction_id")
-    shares = np.ones(len(outcomes))
-    if "outcome_share" in outcomes:
-        shares = outcomes["outcome_share"].to_numpy(dtype=np.float64)
+    shares = outcomes["outcome_share"].to_numpy(dtype=np.float64)
     is_visible = shares > 0
     known = outcomes["transaction_id"].map(arrived.astype(object))
     return outcomes.assign(
@@ -216,7 +216,9 @@ def _judge(
         if name not in metrics:
             continue
         low, high = metrics[f"{name}_interval"]
-        found.append(f"realised {name.replace('_', ' ')} {metrics[name]:.4g} [{low:.4g}, {high:.4g}]")
+        found.append(
+            f"realised {name.replace('_', ' ')} {metrics[name]:.4g} [{low:.4g}, {high:.4g}]"
+        )
         if expected.get(name) is None:
             continue
         found[-1] += f" where {expected[name]:.4g} was expected"

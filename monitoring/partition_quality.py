@@ -6,25 +6,30 @@ a whole would mind, and a seventh of what a challenger would be taught.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from monitoring.comparable_columns import Floats, read_numbers
-from monitoring.data_quality import (
-    Finding,
-    QualityLimits,
-    Severity,
-    measure_missing_share,
-    measure_unit,
-)
+from monitoring.data_quality import Finding, QualityLimits, Severity, measure_unit
 
 MIN_DAY_ROWS = 50
 """Fewest rows of a day, in the window or the reference, that are judged by themselves."""
 DAY = pd.Timedelta(days=1)
 
-Days = Mapping[pd.Timestamp, pd.DataFrame]
+
+@dataclass(frozen=True)
+class _Days:
+    """Columns by UTC day, categories as codes; each frame has a row per day, a column per feature.
+
+    ``frozen`` says that a day holds one value, and not 0: a rare flag may rest for a day.
+    """
+
+    numbers: pd.DataFrame
+    day_of_row: pd.Series[pd.Timestamp]
+    shares: dict[str, pd.DataFrame]
 
 
 def check_partitions(
@@ -62,84 +67,78 @@ def check_partitions(
     present = [name for name in names if name in features]
     numeric = [name for name in present if name not in categorical]
     whole_days = pd.date_range(since.ceil("D"), until.floor("D") - DAY, freq="D")
-    known = read_numbers(features, numeric).assign(
-        **{name: features[name] for name in present if name in categorical}
-    )
-    days = {
-        day: rows
-        for day, rows in _split_days(known, event_times).items()
-        if day in whole_days
-    }
-    usual_days = _split_days(reference[present], reference["event_time"])
+    usual = _summarise_days(reference, reference["event_time"], present, numeric)
+    days = _summarise_days(features, event_times, present, numeric)
     findings: list[Finding] = []
-    if usual_days:
-        for name in present:
-            findings += _check_column(name, days, usual_days, limits, is_number=name in numeric)
+    for check, what in (("null", "missing"), ("constant", "one value"), ("zero", "zero")):
+        seen = days.shares[check].loc[days.shares[check].index.isin(whole_days)]
+        findings += _check_shares(check, what, seen, usual.shares[check], limits)
+    for name in numeric:
+        findings += _check_units(name, days, usual.numbers[name].to_numpy(), whole_days, limits)
     if expected_rows_per_day:
         counts = event_times.dt.floor("D").value_counts().reindex(whole_days, fill_value=0)
         findings += _check_volume(counts, expected_rows_per_day, limits)
     return tuple(findings)
 
 
-def _split_days(rows: pd.DataFrame, event_times: pd.Series[pd.Timestamp]) -> Days:
-    return {
-        pd.Timestamp(day): part
-        for day, part in rows.groupby(event_times.dt.floor("D"))
-        if len(part) >= MIN_DAY_ROWS
-    }
+def _summarise_days(
+    rows: pd.DataFrame,
+    event_times: pd.Series[pd.Timestamp],
+    present: Sequence[str],
+    numeric: Sequence[str],
+) -> _Days:
+    """Measure the share of missing, frozen and zero values of each column on each day."""
+    numbers = read_numbers(rows, numeric).replace([np.inf, -np.inf], np.nan)
+    codes = {name: pd.factorize(rows[name])[0] for name in present if name not in numeric}
+    numbers = numbers.assign(
+        **{name: np.where(c < 0, np.nan, c + 1.0) for name, c in codes.items()}
+    )
+    day_of_row = event_times.dt.floor("D")
+    sizes = day_of_row.map(day_of_row.value_counts())
+    kept = (sizes >= MIN_DAY_ROWS).to_numpy()
+    numbers, day_of_row = numbers[kept], day_of_row[kept]
+    missing = numbers.isna().groupby(day_of_row).mean()
+    zero = (numbers == 0).groupby(day_of_row).mean() / (1 - missing).where(missing < 1)
+    by_day = numbers.groupby(day_of_row)
+    lowest = by_day.min()
+    frozen = (lowest == by_day.max()) & (lowest != 0)
+    shares = {"null": missing, "constant": frozen.astype(float), "zero": zero.fillna(0.0)}
+    return _Days(numbers, day_of_row, shares)
 
 
-def _check_column(
-    name: str, days: Days, usual_days: Days, limits: QualityLimits, *, is_number: bool
+def _check_shares(
+    check: str, what: str, days: pd.DataFrame, usual: pd.DataFrame, limits: QualityLimits
 ) -> Iterator[Finding]:
-    """Compare each day with the worst the reference's days ever were."""
-    usual = [part[name] for part in usual_days.values()]
-    checks = {"null": (measure_missing_share, "missing"), "constant": (_measure_frozen_share, "one value")}
-    if is_number:
-        checks["zero"] = (_measure_zero_share, "zero")
-    for check, (measure, what) in checks.items():
-        worst = max(map(measure, usual))
-        limit = worst + limits.max_null_share_increase
-        shares = {day: measure(part[name]) for day, part in days.items()}
-        bad = [day for day, share in shares.items() if share > limit]
-        if bad:
-            message = (
-                f"{name} is {what} in {max(shares.values()):.0%} of the rows of {_name_days(bad)}; "
-                f"at most {worst:.0%} on a day of the reference"
-            )
-            yield Finding(check, name, "block", max(shares.values()), limit, message)
-    if is_number:
-        yield from _check_units(name, days, np.concatenate([np.asarray(c) for c in usual]), limits)
-
-
-def _measure_frozen_share(column: pd.Series) -> float:
-    """Return the share of the commonest value among known ones; 0 for a column without any."""
-    counts = column.value_counts()
-    return float(counts.iloc[0] / counts.sum()) if len(counts) else 0.0
-
-
-def _measure_zero_share(column: pd.Series) -> float:
-    """Return the share of zeros among known values; 0 for a column without any."""
-    known = column.dropna()
-    return float((known == 0).mean()) if len(known) else 0.0
+    """Compare each day with the worst that the reference's days ever were."""
+    worst = usual.max()
+    limit = worst + limits.max_null_share_increase
+    is_bad = days > limit
+    for name in (str(name) for name in days if is_bad[name].any()):
+        highest, least = float(days[name].max()), float(worst[name])
+        message = (
+            f"{name} is {what} in {highest:.0%} of the rows of "
+            f"{_name_days(days.index[is_bad[name]])}; "
+            f"at most {least:.0%} on a day of the reference"
+        )
+        yield Finding(check, name, "block", highest, float(limit[name]), message)
 
 
 def _check_units(
-    name: str, days: Days, usual: Floats, limits: QualityLimits
+    name: str,
+    days: _Days,
+    usual: Floats,
+    whole_days: pd.DatetimeIndex,
+    limits: QualityLimits,
 ) -> Iterator[Finding]:
-    ratios = {
-        day: measure_unit(name, part[name].to_numpy(dtype=np.float64), usual)
-        for day, part in days.items()
-    }
-    jumped = {
-        day: ratio
-        for day, ratio in ratios.items()
-        if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio
-    }
-    if jumped:
-        worst = max(jumped.values(), key=lambda ratio: max(ratio, 1 / ratio))
+    ratios = {}
+    for day, values in days.numbers[name].groupby(days.day_of_row):
+        ratio = measure_unit(name, values.to_numpy(), usual) if day in whole_days else None
+        if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio:
+            ratios[pd.Timestamp(day)] = ratio
+    if ratios:
+        worst = max(ratios.values(), key=lambda ratio: max(ratio, 1 / ratio))
         message = (
-            f"{name}: its median is {worst:.3g} times the reference's on {_name_days(jumped)}, "
+            f"{name}: its median is {worst:.3g} times the reference's on {_name_days(ratios)}, "
             "as if its unit changed"
         )
         yield Finding("unit", name, "block", worst, limits.max_unit_ratio, message)
@@ -158,5 +157,5 @@ def _check_volume(
             yield Finding("volume", "", severity, ratio, limit, message)
 
 
-def _name_days(days: Sequence[pd.Timestamp] | Mapping[pd.Timestamp, float]) -> str:
+def _name_days(days: Iterable[pd.Timestamp]) -> str:
     return ", ".join(f"{day:%Y-%m-%d}" for day in sorted(days))

@@ -1,9 +1,9 @@
 """Answers and their outcomes become the numbers a model is judged by, on resamples of customers.
 
 A declined payment has no outcome. Of what would be declined a known share is let through instead,
-and each of those stands for ``weight`` of its kind: the inverse of the chance with which its outcome
-could be seen. Weights make every number one of all that was answered, at the price of a wider
-interval: the effective sample size says how much.
+and each of those stands for ``weight`` of its kind: the inverse of the chance with which its
+outcome could be seen. Weights make every number one of all that was answered, at the price of a
+wider interval: the effective sample size says how much.
 
 Source: Horvitz and Thompson, 1952 (inverse probability weights); Kish, "Survey Sampling", 1965,
 section 11.7 (effective sample size).
@@ -60,8 +60,7 @@ def resample_metrics(
         **resample_ranks(is_fraud, scores, bootstrap=draws, weights=weights),
         **resample_probabilities(is_fraud, scores, bootstrap=draws, weights=weights),
         "card_precision_at_100": _resample_card_precision(known, bootstrap),
-        "cost_per_1000": 1000.0
-        * resample_mean(price_answers(known, prices), bootstrap=bootstrap),
+        "cost_per_1000": 1000.0 * resample_mean(price_answers(known, prices), bootstrap=bootstrap),
         "fraud_ratio": resample_sum(weights * is_fraud, bootstrap=draws)
         / resample_sum(weights * scores, bootstrap=draws),
     }
@@ -85,7 +84,7 @@ def price_answers(known: pd.DataFrame, prices: Prices) -> Floats:
     Source: difference estimator, Sarndal, Swensson and Wretman, "Model Assisted Survey Sampling",
         1992, section 6.3.
     """
-    is_fraud = known["is_fraud"].fillna(False).to_numpy(dtype=bool)
+    is_fraud = known["is_fraud"].eq(True).to_numpy(dtype=bool)
     is_seen = known["is_fraud"].notna().to_numpy()
     scores, weights = (known[name].to_numpy(dtype=np.float64) for name in ("score", "weight"))
     costs = measure_costs(

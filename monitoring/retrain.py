@@ -6,16 +6,14 @@ in words a person on call can act on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from monitoring.data_quality import Finding
-from monitoring.drift import DriftVerdict
-from monitoring.late_labels import Performance
+from monitoring.retraining_policy import Alarm, Trigger
 from training.bootstrap import draw_customers, resample_ranks
 from training.encoding import Booleans, Floats
 from training.metrics import brier_score
@@ -29,31 +27,23 @@ class RetrainDecision:
     reasons: tuple[str, ...]
 
 
-def decide(
-    findings: Sequence[Finding], *, drift: DriftVerdict, performance: Performance
-) -> RetrainDecision:
-    """Decide whether to train a challenger.
+def decide(blocking: Sequence[str], *, alarms: Mapping[Trigger, Alarm]) -> RetrainDecision:
+    """Decide at one look whether to train a challenger; the loop is more patient.
 
     Args:
-        findings: From the data-quality gate; one that blocks ends the matter.
-        drift: Whether the features moved.
-        performance: Whether the champion does worse on matured labels.
+        blocking: What is wrong with the feed, from the data-quality gate; it ends the matter.
+        alarms: What each trigger says.
 
     Returns:
-        ``blocked`` if the feed is broken, ``retrain`` if the world moved or the champion got worse,
-        else ``keep``; every reason that counted, or everything that was found quiet.
+        ``blocked`` if the feed is broken, ``retrain`` if a trigger went off, else ``keep``; every
+        reason that counted, or everything that was found quiet.
     """
-    blocking = tuple(finding.message for finding in findings if finding.severity == "block")
     if blocking:
         return RetrainDecision("blocked", ("not retraining on a broken feed", *blocking))
-    reasons = []
-    if drift.is_detected:
-        reasons.append(f"{drift.reason}: {', '.join(drift.drifted)}")
-    if performance.is_degraded:
-        reasons.append(performance.reason)
+    reasons = tuple(alarm.reason for alarm in alarms.values() if alarm.is_on)
     if reasons:
-        return RetrainDecision("retrain", tuple(reasons))
-    return RetrainDecision("keep", (drift.reason, performance.reason))
+        return RetrainDecision("retrain", reasons)
+    return RetrainDecision("keep", tuple(alarm.reason for alarm in alarms.values()))
 
 
 @dataclass(frozen=True)
