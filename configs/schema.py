@@ -232,6 +232,8 @@ class TimelapseSection(Frozen):
     broken_column: str
     explore_share: Annotated[float, Field(gt=0.0, le=1.0)]
     look_every_days: PositiveInt
+    max_rows: PositiveInt
+    num_bootstrap: PositiveInt
     num_trees: PositiveInt
     witness_days: Annotated[int, Field(ge=0)]
 

@@ -107,6 +107,7 @@ class Trainer:
                 chosen=world.feature_set,
                 split=split,
                 parameters=self._parameters,
+                max_reference_rows=2 * self._config.timelapse.max_rows,
             )
             self._models[key] = TrainedModel(
                 fitted.artefact, fitted.reference, fitted.importance, split, key, world

@@ -64,11 +64,11 @@ def find_marks(days: Sequence[Day]) -> list[dict[str, Any]]:
     ]
 
 
-def count_trainings(days: Sequence[Day], *, first: int = 0, last: int | None = None) -> int:
-    """Count trainings, failed ones too, that began on days ``[first, last)``."""
+def count_trainings(days: Sequence[Day]) -> int:
+    """Count the trainings that began on these days, failed ones too."""
     return sum(
         step["from_state"] == "idle" and step["to_state"] == "training"
-        for day in days[first:last]
+        for day in days
         for step in day["transitions"]
     )
 
@@ -153,10 +153,10 @@ def judge_targets(
         found = worlds["unchanged"]["policies"][OURS]["summary"]
         reports = num_days / config.monitoring.window_days
         most = int(poisson.ppf(0.95, false_alarm_rate * reports))
-        targets.append(_compare("unchanged: false alarms", found["false_alarms"], "<=", most))
+        targets.append(_at_most("unchanged: false alarms", found["false_alarms"], most))
         floor_days = config.retraining.floor_days
         allowed = 0 if floor_days is None else floor(num_days / floor_days)
-        targets.append(_compare("unchanged: trainings", found["trainings"], "<=", allowed))
+        targets.append(_at_most("unchanged: trainings", found["trainings"], allowed))
     for name in ("gradual", "abrupt"):
         if name in worlds:
             targets += _judge_changing(name, worlds[name]["policies"])
@@ -169,29 +169,39 @@ def _judge_changing(name: str, policies: Mapping[str, Any]) -> list[dict[str, An
     ours, weekly = (policies[policy]["summary"] for policy in (OURS, WEEKLY))
     ratio = ours["mean_average_precision"] / weekly["mean_average_precision"]
     return [
-        _compare(
-            f"{name}: average precision, of weekly's", round(ratio, 4), ">=", 1 - ALLOWED_LOSS
-        ),
-        _compare(f"{name}: trainings", ours["trainings"], "<=", weekly["trainings"] // 2),
+        _at_least(f"{name}: average precision, of weekly's", round(ratio, 4), 1 - ALLOWED_LOSS),
+        _at_most(f"{name}: trainings", ours["trainings"], weekly["trainings"] // 2),
     ]
 
 
 def _judge_broken(config: FraudConfig, world: Mapping[str, Any]) -> list[dict[str, Any]]:
-    first, num_days = world["change_day"], config.timelapse.broken_days
+    """Ask that nothing is trained while the feed is broken, and that it is named at a look."""
+    settings, first = config.timelapse, world["change_day"]
     days = world["policies"][OURS]["days"]
-    column = config.timelapse.broken_column
-    broken = days[first : first + num_days]
-    named = sum(any(column in reason for reason in day["decision"]["reasons"]) for day in broken)
-    trained = count_trainings(days, first=first, last=first + num_days)
+    last = first + settings.broken_days
+    named = [
+        day["day"] - first + 1
+        for day in days[first:last]
+        if any(settings.broken_column in reason for reason in day["decision"]["reasons"])
+    ]
     return [
-        _compare("broken feed: trainings while broken", trained, "<=", 0),
-        _compare(f"broken feed: days on which '{column}' is named", named, ">=", num_days - 1),
+        _at_most("broken feed: trainings while broken", count_trainings(days[first:last]), 0),
+        _at_most(
+            f"broken feed: days until '{settings.broken_column}' is named",
+            min(named, default=settings.served_days),
+            settings.look_every_days,
+        ),
     ]
 
 
-def _compare(name: str, value: float, sign: str, target: float) -> dict[str, Any]:
-    met = value <= target if sign == "<=" else value >= target
-    return {"name": name, "value": value, "target": f"{sign} {target:g}", "met": bool(met)}
+def _at_most(name: str, value: float, target: float) -> dict[str, Any]:
+    met = bool(value <= target)
+    return {"name": name, "value": value, "target": target, "sense": "at_most", "met": met}
+
+
+def _at_least(name: str, value: float, target: float) -> dict[str, Any]:
+    met = bool(value >= target)
+    return {"name": name, "value": value, "target": target, "sense": "at_least", "met": met}
 
 
 def list_losses(worlds: Mapping[str, Mapping[str, Any]]) -> list[str]:

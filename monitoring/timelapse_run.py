@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs.schema import FraudConfig
 from monitoring.timelapse_evidence import Evidence
 from monitoring.timelapse_models import Refit, Trainer
 from monitoring.timelapse_policies import WEEKLY, list_policies
 from monitoring.timelapse_replay import Replay
 from monitoring.timelapse_result import summarise_policy
-from monitoring.timelapse_worlds import WorldPlan, build_world, configure_world
+from monitoring.timelapse_witness import Train, serve_again
+from monitoring.timelapse_worlds import World, WorldPlan, build_world, configure_world
 
 Advance = Callable[[float], None]
 
@@ -36,6 +39,7 @@ class WorldTask:
         plan: The world.
         folder: Where its files go.
         refit: Trains a model.
+        train: The training stage, for a world that is served a second time; else ``None``.
         parameters: LightGBM's.
         transactions: The user's own file instead of a simulated world.
         mapping: Which of its columns is which.
@@ -46,6 +50,7 @@ class WorldTask:
     folder: Path
     refit: Refit
     parameters: Mapping[str, Any]
+    train: Train | None = None
     transactions: Path | None = None
     mapping: Path | None = None
 
@@ -59,8 +64,9 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
 
     Returns:
         ``title``, ``change_day``, ``change_end_day``, ``num_days``, ``transactions``, ``trained``
-        and ``looks`` (of all policies, what they shared counted once), ``seconds`` by part, and
-        ``policies``: name to ``title``, ``summary`` and ``days``.
+        and ``looks`` (of all policies, what they shared counted once), ``witness`` (see
+        ``serve_again``), ``seconds`` by part, and ``policies``: name to ``title``, ``summary`` and
+        ``days``.
     """
     started = time.perf_counter()
     shutil.rmtree(task.folder, ignore_errors=True)
@@ -70,6 +76,7 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
     built = time.perf_counter()
     trainer = Trainer(config, world, refit=task.refit, parameters=task.parameters)
     evidence = Evidence(config, world)
+    witness = _serve_again(config, world, trainer, task)
     days = {}
     for policy in list_policies(config):
         chosen = policy.configure(config)
@@ -85,6 +92,7 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
         "transactions": int(world.day_starts[-1] - world.day_starts[0]),
         "trained": trainer.num_trained,
         "looks": evidence.num_looks,
+        "witness": witness,
         "seconds": {
             "world": round(built - started, 1),
             "policies": round(time.perf_counter() - built, 1),
@@ -103,6 +111,18 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
             for name, (title, records) in days.items()
         },
     }
+
+
+def _serve_again(
+    config: FraudConfig, world: World, trainer: Trainer, task: WorldTask
+) -> dict[str, Any] | None:
+    """Let the real service serve the first days too, in one of the worlds."""
+    if task.train is None or config.timelapse.witness_days == 0:
+        return None
+    everything = np.ones(len(world.transactions))
+    first = trainer.train(world.first_time, outcome_shares=everything)
+    with _mute_progress():
+        return serve_again(config, world, first, train=task.train, parameters=task.parameters)
 
 
 def _find_change_end(config: FraudConfig, plan: WorldPlan) -> int | None:

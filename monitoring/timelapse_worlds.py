@@ -190,7 +190,7 @@ def _scale(change: Change, share: float, *, day: int) -> WorldChange:
 
 
 def configure_world(config: FraudConfig, plan: WorldPlan, *, folder: Path) -> FraudConfig:
-    """Return the configuration of one world: its folder, its days, its changes."""
+    """Return the configuration of one world: its folder, days and changes, and smaller looks."""
     settings, name = config.timelapse, config.data.size
     size = config.world_size.model_copy(
         update={"num_days": settings.before_days + settings.served_days}
@@ -198,7 +198,11 @@ def configure_world(config: FraudConfig, plan: WorldPlan, *, folder: Path) -> Fr
     data = config.data.model_copy(
         update={"sizes": {**config.data.sizes, name: size}, "changes": plan.changes}
     )
-    return config.model_copy(update={"data": data, "runs": folder})
+    monitoring = config.monitoring.model_copy(update={"max_rows": settings.max_rows})
+    training = config.training.model_copy(update={"num_bootstrap": settings.num_bootstrap})
+    serving = config.serving.model_copy(update={"explore_share": settings.explore_share})
+    changes = {"data": data, "monitoring": monitoring, "training": training, "serving": serving}
+    return config.model_copy(update={**changes, "runs": folder})
 
 
 def build_world(

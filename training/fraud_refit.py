@@ -57,6 +57,7 @@ def refit(
     chosen: FeatureSet,
     split: TimeSplit,
     parameters: Mapping[str, Any],
+    max_reference_rows: int = MAX_REFERENCE_ROWS,
 ) -> Refitted:
     """Fit, calibrate and set thresholds.
 
@@ -69,6 +70,7 @@ def refit(
         chosen: Which features there are.
         split: From ``training.fraud_material.plan_split``.
         parameters: LightGBM's, ``num_trees`` among them.
+        max_reference_rows: Of the reference.
 
     Raises:
         ValueError: If a slice lacks frauds, or a feature of ours is empty.
@@ -115,16 +117,9 @@ def refit(
         parameters=dict(parameters),
     )
     artefact = Artefact(spec, scorer)
-    reference = _sample_reference(features, artefact, split=split, seed=config.seed)
-    return Refitted(artefact, reference, measure_importance(content, encoding=encoding))
-
-
-def _sample_reference(
-    features: pd.DataFrame, artefact: Artefact, *, split: TimeSplit, seed: int
-) -> pd.DataFrame:
-    """Take and score recent rows the model was not fitted on, each once."""
     recent = features[features["event_time"] >= split.calibration.start_time]
     recent = recent.drop_duplicates("transaction_id")
-    recent = recent.sample(min(len(recent), MAX_REFERENCE_ROWS), random_state=seed).sort_index()
-    kept = recent[["event_time", *artefact.features]]
-    return kept.assign(score=artefact.predict(kept)).reset_index(drop=True)
+    recent = recent.sample(min(len(recent), max_reference_rows), random_state=config.seed)
+    kept = recent.sort_index()[["event_time", *artefact.features]]
+    reference = kept.assign(score=artefact.predict(kept)).reset_index(drop=True)
+    return Refitted(artefact, reference, measure_importance(content, encoding=encoding))
