@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from configs.schema import FraudConfig
-from monitoring.fraud_evidence import Material, Window, weigh_evidence
+from monitoring.fraud_evidence import Material, Window
+from monitoring.fraud_weighing import weigh_evidence
 from monitoring.retraining_policy import Observation
 from monitoring.timelapse_answers import Answers
 from monitoring.timelapse_models import TrainedModel
