@@ -244,6 +244,7 @@ class DemoSection(Frozen):
 
     serve_from: Share
     replay_days: PositiveInt
+    late_days: PositiveInt
     change: Change
 
 
