@@ -115,14 +115,13 @@ def _resample_card_precision(known: pd.DataFrame, bootstrap: CustomerBootstrap) 
     """
     is_seen = known["is_fraud"].notna().to_numpy()
     weights = _find_riskiest_weights(known, bootstrap)
-    kept = is_seen & (weights > 0)
-    rows = known[kept]
+    rows = known[is_seen]
     return resample_card_precision(
         rows["is_fraud"].to_numpy(dtype=bool),
         rows["score"].to_numpy(dtype=np.float64),
         event_time=rows["event_time"],
-        bootstrap=bootstrap.take(kept),
-        weights=weights[kept],
+        bootstrap=bootstrap.take(is_seen),
+        weights=weights[is_seen],
     )
 
 
