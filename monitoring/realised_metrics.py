@@ -101,8 +101,8 @@ def price_answers(known: pd.DataFrame, prices: Prices) -> Floats:
 def measure_effective_size(weights: Floats) -> float:
     """Return how many rows of weight 1 these rows are worth.
 
-    >>> measure_effective_size(np.array([1.0, 1.0])), measure_effective_size(np.array([1.0, 20.0]))
-    (2.0, 1.0997506234413964)
+    >>> round(measure_effective_size(np.array([1.0, 20.0])), 2)
+    1.1
     """
     return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.size else 0.0
 
