@@ -20,6 +20,8 @@ from training.encoding import Floats
 Day = Mapping[str, Any]
 ALLOWED_LOSS = 0.02
 """Of weekly retraining's average precision: within it a policy counts as level."""
+ALARM_RATE_PER_COLUMN_RATE = 3.0
+"""What ``throughline bench alarms`` holds a report's false alarms to, in ``false_alarm_rate``."""
 SMOOTHING_DAYS = 7
 RECOVERY_DAYS = 14
 """Days averaged before a policy is said to be behind; a week's mean strays by more than 2 %."""
@@ -138,21 +140,21 @@ def summarise_policy(
 
 
 def judge_targets(
-    config: FraudConfig, worlds: Mapping[str, Mapping[str, Any]], *, false_alarm_rate: float
+    config: FraudConfig, worlds: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Hold ours against what it must show; a world that was not replayed has no target.
 
     Args:
-        config: The floor and the days.
+        config: The floor, the days, and the stated rate of false alarms.
         worlds: By name: ``policies`` (name to ``summary`` and ``days``) and ``change_day``.
-        false_alarm_rate: Stated, per report over ``monitoring.window_days``.
     """
     targets = []
     num_days = config.timelapse.served_days
     if "unchanged" in worlds:
         found = worlds["unchanged"]["policies"][OURS]["summary"]
-        reports = num_days / config.monitoring.window_days
-        most = int(poisson.ppf(0.95, false_alarm_rate * reports))
+        reports = num_days / config.monitoring.window_days  # that share no row
+        stated = ALARM_RATE_PER_COLUMN_RATE * config.monitoring.false_alarm_rate
+        most = int(poisson.ppf(0.95, stated * reports))
         targets.append(_at_most("unchanged: false alarms", found["false_alarms"], most))
         floor_days = config.retraining.floor_days
         allowed = 0 if floor_days is None else floor(num_days / floor_days)

@@ -132,7 +132,7 @@ def make_world(ours, weekly, *, change_day=None, num_days=120):
 
 
 def find_verdicts(config, worlds):
-    targets = judge_targets(config, worlds, false_alarm_rate=0.05)
+    targets = judge_targets(config, worlds)
     return {target["name"]: target["met"] for target in targets}
 
 
@@ -166,6 +166,16 @@ def test_a_training_beyond_the_floor_in_an_unchanged_world_is_a_target_missed(co
     assert verdicts["unchanged: trainings"] is False
 
 
+@pytest.mark.parametrize(("num_alarms", "is_met"), [(2, True), (3, False)])
+def test_more_false_alarms_than_stated_are_a_target_missed(config, num_alarms, is_met):
+    ours = make_days(120)
+    for day in range(10, 10 + 10 * num_alarms, 10):
+        ours[day] = make_day(day, trigger="drift")
+    # 120 / 7 reports at 3 x 0.01: 0.51 alarms are expected, and 2 are exceeded 1.5 % of the time
+    verdicts = find_verdicts(config, {"unchanged": make_world(ours, make_days(120))})
+    assert verdicts["unchanged: false alarms"] is is_met
+
+
 def test_a_training_on_a_broken_feed_is_a_target_missed(config):
     ours = train_on(make_days(120), 44)
     ours[40] = make_day(40, action="blocked", reasons=["ip_unique_customers_24h is empty"])
@@ -187,7 +197,7 @@ def test_a_broken_feed_that_nobody_names_is_a_target_missed(config):
 
 
 def test_a_world_that_was_not_replayed_has_no_target(config):
-    assert judge_targets(config, {}, false_alarm_rate=0.05) == []
+    assert judge_targets(config, {}) == []
 
 
 def test_a_simpler_policy_that_does_better_is_named():
