@@ -47,7 +47,7 @@ def test_a_service_that_refused_its_only_champion_is_not_waited_for():
 
 def test_a_worker_does_not_outlive_a_supervisor_that_ends_without_ending_it():
     supervisor = subprocess.Popen(
-        ["sh", "-c", "setsid sleep 300 & echo $!; wait"],
+        ["sh", "-c", "setsid sh -c 'echo $$; exec sleep 60' & wait"],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
