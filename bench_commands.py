@@ -318,6 +318,41 @@ def bench_pipeline(
     finish_bench(result, json=json)
 
 
+@app.command("alarms")
+def bench_alarms(
+    *,
+    config: Config = None,
+    settings: Set = None,
+    worlds: Annotated[int, typer.Option(min=1, help="Unchanged worlds, a seed each.")] = 3,
+    weeks: Annotated[int, typer.Option(min=1, help="Weekly reports per world.")] = 12,
+    json: Json = None,
+) -> None:
+    """Count false alarms: monitoring's verdicts on worlds in which nothing changes.
+
+    In: nothing; each world is simulated in a temporary folder and a champion trained in it. Out: of
+    the weekly reports, the share in which a trigger or the data-quality gate went off, with its
+    interval, beside the rate that the configuration states.
+
+    Example: throughline bench alarms --worlds 1 --weeks 4
+
+    Next: throughline fraud monitor
+    """
+    from configs.schema import DEFAULT_FRAUD_CONFIG, load_fraud_config
+
+    changes = collect_changes(settings, {})
+    chosen = load_fraud_config(config or DEFAULT_FRAUD_CONFIG, changes=changes)
+    from monitoring.false_alarms import measure_false_alarms
+    from training.fraud import run_train
+
+    result = measure_false_alarms(
+        chosen,
+        train=lambda world, now: run_train(world, now=now, only="lightgbm", params=PIPELINE_TREES),
+        seeds=range(chosen.seed, chosen.seed + worlds),
+        num_weeks=weeks,
+    )
+    finish_bench(result, json=json)
+
+
 def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
     """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
     from configs.files import write_json

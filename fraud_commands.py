@@ -18,6 +18,7 @@ from command_line import Config, Json, Runs, Seed, Set, finish, read_fraud_confi
 from loop_commands import fraud_tick
 from serve_commands import fraud_load, fraud_serve
 from status_commands import fraud_status
+from timelapse_commands import fraud_timelapse
 from upkeep_commands import fraud_handbook, fraud_parity, fraud_rebuild, fraud_stream
 
 app = typer.Typer(
@@ -219,6 +220,7 @@ def fraud_rollback(
     finish(result, json=json, config=config, runs=runs)
 
 
+app.command("timelapse")(fraud_timelapse)
 app.command("handbook")(fraud_handbook)
 
 

@@ -220,6 +220,25 @@ class RolloutSection(Frozen):
     max_cost_increase: Annotated[float, Field(ge=0.0)]
 
 
+class TimelapseSection(Frozen):
+    """The worlds of ``throughline fraud timelapse``; days count from the first one served."""
+
+    before_days: PositiveInt
+    served_days: PositiveInt
+    change_day: PositiveInt
+    gradual_days: PositiveInt
+    gradual: Change
+    abrupt: Change
+    broken_days: PositiveInt
+    broken_column: str
+    explore_share: Annotated[float, Field(gt=0.0, le=1.0)]
+    look_every_days: PositiveInt
+    max_rows: PositiveInt
+    num_bootstrap: PositiveInt
+    num_trees: PositiveInt
+    witness_days: Annotated[int, Field(ge=0)]
+
+
 class DemoSection(Frozen):
     """The demo's calendar and the change that its simulated world goes through."""
 
@@ -245,6 +264,7 @@ class FraudConfig(Frozen):
     retraining: RetrainingSection
     rollout: RolloutSection
     demo: DemoSection
+    timelapse: TimelapseSection
 
     @property
     def redis_url(self) -> str | None:

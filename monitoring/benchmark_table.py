@@ -14,6 +14,7 @@ TITLES = {
     "history": "Historical join through Feast",
     "stream": "The stream",
     "device": "CPU and GPU",
+    "alarms": "False alarms",
 }
 """Names of the benches, each the name of its file too."""
 SERVING_TITLES = {

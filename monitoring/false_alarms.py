@@ -1,7 +1,7 @@
 """Unchanged worlds become the share of monitoring reports that raise a false alarm.
 
 Each world is simulated, a champion trained, and every following week judged as if it had just been
-served: the real verdicts of ``monitoring.fraud_evidence``, on worlds in which nothing happens. An
+served: the real verdicts of ``monitoring.fraud_weighing``, on worlds in which nothing happens. An
 alarm there is false.
 """
 
@@ -22,7 +22,8 @@ from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions, run_data
 from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
-from monitoring.fraud_evidence import Evidence, Material, Window, weigh_evidence
+from monitoring.fraud_evidence import Evidence, Material, Window
+from monitoring.fraud_weighing import weigh_evidence
 from training.artefact import Artefact, load_artefact, load_reference
 from training.registry import get_champion
 

@@ -1,6 +1,6 @@
 """The prediction log becomes a report and a decision, and the decision a new champion if it must.
 
-What is seen at an instant is gathered in one place (``monitoring.fraud_evidence``), whether a
+What is seen at an instant is gathered in one place (``monitoring.fraud_weighing``), whether a
 person asks for a report or the loop for what it decides by.
 """
 
@@ -17,8 +17,9 @@ from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from monitoring.evidently_workspace import add_report
-from monitoring.fraud_evidence import Evidence, Material, Window, weigh_evidence
+from monitoring.fraud_evidence import Evidence, Material, Window
 from monitoring.fraud_retraining import Train, describe_retraining, run_retraining
+from monitoring.fraud_weighing import weigh_evidence
 from monitoring.report_folders import REPORT_FILE, get_monitoring_folder
 from monitoring.retrain import RetrainDecision, decide
 from monitoring.retraining_policy import Observation
@@ -81,11 +82,12 @@ def run_monitor(
 def observe(config: FraudConfig, now: pd.Timestamp) -> Observation:
     """Look at what there is at ``now``, as the loop does at each tick; write nothing.
 
+    Nothing to look at is an observation too: a champion may have taken over a moment ago.
+
     Raises:
-        FileNotFoundError: If there is no champion or no prediction.
-        ValueError: If the champion answered nothing in the last ``monitoring.window_days``.
+        FileNotFoundError: If there is no champion or no prediction at all.
     """
-    return gather_evidence(config, now=now).observe()
+    return gather_evidence(config, now=now, may_be_silent=True).observe()
 
 
 def gather_evidence(
@@ -95,6 +97,7 @@ def gather_evidence(
     since: pd.Timestamp | None = None,
     until: pd.Timestamp | None = None,
     report: Path | None = None,
+    may_be_silent: bool = False,
 ) -> Evidence:
     """Read the log, the labels and the champion, and look at them.
 
@@ -104,13 +107,14 @@ def gather_evidence(
         since: As above.
         until: As above.
         report: Where Evidently's page goes; ``None`` for none, which saves seconds.
+        may_be_silent: Whether the champion may have answered nothing in the window.
 
     Returns:
         The evidence.
 
     Raises:
         FileNotFoundError: If there is no champion or no prediction.
-        ValueError: If the champion answered nothing in the window.
+        ValueError: If the champion answered nothing in the window, and may not.
     """
     version, folder = get_champion(config.runs)
     predictions, features = _load_answers(config.runs)
@@ -126,7 +130,8 @@ def gather_evidence(
         labels=load_labels(config.runs),
     )
     own = window.select(material.answers)
-    _check_answered(own, predictions, window=window, version=version)
+    if not may_be_silent:
+        _check_answered(own, predictions, window=window, version=version)
     with show_progress(f"Comparing {len(own):,} predictions with the reference"):
         return weigh_evidence(config, material, window, report=report)
 

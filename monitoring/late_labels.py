@@ -208,11 +208,11 @@ def _judge(
 ) -> tuple[bool, str]:
     """Say whether anything is worse than it may be and than chance makes it, and what was found."""
     allowed = {
-        "average_precision": -limits.max_average_precision_drop,
-        "cost_per_1000": limits.max_cost_increase,
+        "average_precision": (-1.0, limits.max_average_precision_drop),
+        "cost_per_1000": (1.0, limits.max_cost_increase),
     }
     worse, found = False, []
-    for name, change in allowed.items():
+    for name, (worse_sign, share) in allowed.items():
         if name not in metrics:
             continue
         low, high = metrics[f"{name}_interval"]
@@ -222,10 +222,9 @@ def _judge(
         if expected.get(name) is None:
             continue
         found[-1] += f" where {expected[name]:.4g} was expected"
-        difference = metrics[name] - expected[name]
-        error = _measure_error(metrics, expected, name)
-        is_beyond = difference * np.sign(change) > abs(change) * expected[name]
-        worse |= bool(is_beyond and abs(difference) > NORMAL_95 * error)
+        loss = worse_sign * (metrics[name] - expected[name])
+        chance = NORMAL_95 * _measure_error(metrics, expected, name)
+        worse |= loss > share * expected[name] and loss > chance
     return worse, "; ".join(found)
 
 

@@ -104,8 +104,8 @@ def encode_features(features: pd.DataFrame, *, encoding: Encoding) -> Floats:
 
 
 def _encode_categories(column: pd.Series[Any], vocabulary: tuple[str, ...]) -> Floats:
-    codes = {category: float(code) for code, category in enumerate(vocabulary)}
-    return np.array([codes.get(category, np.nan) for category in column.array])
+    codes = pd.Index(vocabulary, dtype=object).get_indexer(pd.Index(column, dtype=object))
+    return np.where(codes < 0, np.nan, codes)
 
 
 def _encode_numbers(columns: pd.DataFrame) -> Floats:

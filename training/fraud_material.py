@@ -88,30 +88,64 @@ def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Ma
         ValueError: If the history is too short, a slice lacks a class, or an alarm goes off.
     """
     history = _load_history(config.runs, now=now)
-    split = _split_time(config, history, now=now)
+    times = history.transactions["event_time"]
+    end_time = times.iloc[-1].floor("D") + pd.Timedelta(days=1)
+    split = plan_split(config, now=end_time if now is None else now, first_event_time=times.iloc[0])
     store = open_feature_store(config.runs)
     with show_progress("Reading features"):
         rows = _join_labels(history, start=split.train.start_time, end=split.test.end_time)
         features = read_training_features(store, rows)
-    encoding, matrix, constant = _encode(
-        features,
-        store.features,
-        is_training=split.train.select(rows["event_time"], label_time=rows["label_time"]),
-    )
-    labelled = LabelledRows(rows, matrix)
+    cut = cut_slices(rows, features, chosen=store.features, split=split)
     material = Material(
         split=split,
         features=features,
-        training=_slice(labelled, split, encoding),
-        test=labelled.select(split.test),
+        training=cut.training,
+        test=cut.test,
         known_frauds=_find_known_frauds(history),
         request_features=_find_request_features(store.features),
-        dropped={**store.features.dropped, **constant},
+        dropped={**store.features.dropped, **cut.constant},
         data_hash=_hash_data(config.runs),
         leak_checks={},
     )
-    check_both_classes(material.test, name="test")
     return replace(material, leak_checks=_check_leaks(config, material, history))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Labelled rows by slice, and the features that never vary, with the reason."""
+
+    training: TrainingRows
+    test: LabelledRows
+    constant: dict[str, str]
+
+
+def cut_slices(
+    rows: pd.DataFrame, features: pd.DataFrame, *, chosen: FeatureSet, split: TimeSplit
+) -> Cut:
+    """Encode labelled rows by what the training slice knows, and cut them.
+
+    Args:
+        rows: Transactions of the split's period in time order, with ``is_fraud``, ``label_time``
+            and ``fraud_pattern``.
+        features: Theirs, row by row.
+        chosen: Which features there are.
+        split: The slices.
+
+    Returns:
+        The slices, each with both kinds of transactions.
+
+    Raises:
+        ValueError: If a slice lacks a class, or a feature of ours is empty.
+    """
+    encoding, matrix, constant = _encode(
+        features,
+        chosen,
+        is_training=split.train.select(rows["event_time"], label_time=rows["label_time"]),
+    )
+    labelled = LabelledRows(rows, matrix)
+    cut = Cut(_slice(labelled, split, encoding), labelled.select(split.test), constant)
+    check_both_classes(cut.test, name="test")
+    return cut
 
 
 def _find_known_frauds(history: _History) -> pd.DataFrame:
@@ -131,11 +165,14 @@ def _load_history(runs: Path, *, now: pd.Timestamp | None) -> _History:
     return _History(transactions, labels)
 
 
-def _split_time(config: FraudConfig, history: _History, *, now: pd.Timestamp | None) -> TimeSplit:
-    training, times = config.training, history.transactions["event_time"]
+def plan_split(
+    config: FraudConfig, *, now: pd.Timestamp, first_event_time: pd.Timestamp
+) -> TimeSplit:
+    """Lay out the slices of a training at ``now``; see ``data.time_split.build_time_split``."""
+    training = config.training
     return build_time_split(
-        now if now is not None else times.iloc[-1].floor("D") + pd.Timedelta(days=1),
-        first_event_time=times.iloc[0],
+        now,
+        first_event_time=first_event_time,
         label_delay_days=config.data.label_delay_days,
         warm_up_days=training.warm_up_days,
         train_days=training.train_days,

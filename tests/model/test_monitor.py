@@ -15,7 +15,7 @@ from features.fraud_history import to_microseconds
 from features.fraud_selection import FeatureSet
 from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
-from monitoring.fraud import run_monitor
+from monitoring.fraud import observe, run_monitor
 from monitoring.fraud_retraining import judge_challenger
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 from training.artefact import load_artefact, load_reference, save_artefact
@@ -73,7 +73,15 @@ def features(config) -> pd.DataFrame:
 def answer(config, features):
     """Write the log of a service that answered from one day to another; forget earlier logs."""
 
-    def write(first: float, last: float, *, change=lambda rows: rows, version=None) -> None:
+    def write(
+        first: float,
+        last: float,
+        *,
+        change=lambda rows: rows,
+        version=None,
+        outcome_share=lambda scores: np.ones(len(scores)),
+        reason=None,
+    ) -> None:
         folder = get_prediction_folder(config.runs)
         for old in folder.glob("*.arrows"):
             old.unlink()
@@ -95,8 +103,9 @@ def answer(config, features):
             categories=[served[name].tolist() for name in categorical],
             scores=champion.predict(rows),
             decisions=["approve"] * len(rows),
-            degraded_reasons=[None] * len(rows),
+            degraded_reasons=[reason] * len(rows),
             latency_ms=np.ones(len(rows)),
+            outcome_shares=outcome_share(champion.predict(rows)),
         )
         log = PredictionLog(folder, feature_set=feature_set, flush_seconds=3600, max_pending=10**9)
         log.append(batch)
@@ -279,6 +288,75 @@ def test_a_challenger_is_not_judged_on_days_it_was_made_from(config):
     assert "too few later ones have matured" in early.reasons[0]
     in_time = judge_challenger(config, champion=model, challenger=model, now=at(config, 74))
     assert in_time.difference == 0
+
+
+def test_the_loop_sees_at_an_instant_what_the_report_says(config, answer):
+    answer(75, 87)
+    config = without_drift(config)
+    observation = observe(config, at(config, 87))
+    report = run_monitor(config, now=at(config, 87))
+    assert observation.evidence == {key: report[key] for key in observation.evidence}
+    assert observation.champion == report["champion"]["version"]
+    assert observation.alarms["matured"].is_on is not None
+    assert observation.alarms["drift"].reason.startswith("not enough rows")
+
+
+def test_new_frauds_are_those_matured_since_the_last_day_the_champion_was_made_from(config, answer):
+    answer(75, 88)
+    seen_until = pd.Timestamp(load_artefact(get_champion(config.runs)[1]).spec.train_end_time)
+    seen_until += config.training.calibration_days * DAY
+    truth = load_transactions(config.runs).merge(load_labels(config.runs), on="transaction_id")
+    for now in (at(config, 80), at(config, 88)):
+        is_new = truth["event_time"].between(seen_until, now - 7 * DAY) & truth["is_fraud"]
+        observation = observe(without_drift(config), now)
+        assert observation.num_new_frauds == int((is_new & (truth["label_time"] <= now)).sum())
+        assert observation.champion_trained_time == at(config, 74)
+
+
+def test_outcomes_of_declined_transactions_are_seen_nowhere(config, answer):
+    answer(75, 80, outcome_share=lambda scores: np.where(scores > 0.3, 0.0, 1.0))
+    blind = observe(without_drift(config), at(config, 88))
+    answer(75, 80)
+    sighted = observe(without_drift(config), at(config, 88))
+    assert blind.evidence["performance"]["average_precision"] is None
+    assert "raise serving.explore_share" in blind.alarms["matured"].reason
+    assert blind.num_new_frauds < sighted.num_new_frauds
+    assert blind.evidence["base_rate"]["num_rows"] < sighted.evidence["base_rate"]["num_rows"]
+
+
+def test_degraded_answers_speak_of_the_feed_and_not_of_the_model(config, answer):
+    answer(75, 80, reason="online store unavailable: rule on the amount")
+    observation = observe(without_drift(config), at(config, 80))
+    assert "degraded" in observation.blocking[0]
+    assert observation.evidence["performance"]["num_predictions"] == 0
+    assert observation.evidence["estimate"]["num_rows"] == 0
+
+
+def test_a_champion_that_has_just_taken_over_is_no_alarm(config, answer):
+    answer(75, 80, version="99")
+    observation = observe(config, at(config, 80))
+    assert observation.blocking == ()
+    assert {alarm.is_on for alarm in observation.alarms.values()} == {None}
+
+
+def test_a_week_without_any_answer_blocks(config, answer):
+    answer(75, 76)
+    observation = observe(config, at(config, 90))
+    assert observation.blocking == ("nothing was answered in the whole window",)
+
+
+def test_one_corrupted_day_of_a_week_blocks_retraining_and_is_named(config, answer, features):
+    days = features["event_time"].dt.floor("D")
+
+    def empty_a_day(rows):
+        is_hit = days.loc[rows.index] == at(config, 77)
+        return rows.assign(amount_log=rows["amount_log"].where(~is_hit, 0.0))
+
+    answer(74, 80, change=empty_a_day)
+    observation = observe(without_drift(config), at(config, 80))
+    assert len(observation.blocking) == 1
+    assert "amount_log is zero" in observation.blocking[0]
+    assert f"{at(config, 77):%Y-%m-%d}" in observation.blocking[0]
 
 
 def test_a_log_without_answers_of_the_champion_is_a_one_line_error(config, answer):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from training.bootstrap import (
     draw_customers,
     find_interval,
     resample_card_precision,
+    resample_mean,
     resample_probabilities,
     resample_ranks,
 )
@@ -133,3 +136,28 @@ def test_bursts_of_one_customer_make_the_interval_wider():
         return high - low
 
     assert width(clustered) == pytest.approx(width(alone) * np.sqrt(20), rel=0.2)
+
+
+def test_a_weight_of_two_is_the_row_twice_on_every_resample():
+    is_fraud, scores, customers = make_world()
+    bootstrap = draw_customers(customers, num_resamples=4, seed=2)
+    weights = np.where(np.arange(len(scores)) < 200, 2.0, 1.0)
+    rows = np.repeat(np.arange(len(scores)), weights.astype(int))
+    twice = replace(bootstrap, customer_codes=bootstrap.customer_codes[rows])
+
+    weighted = resample_ranks(is_fraud, scores, bootstrap=bootstrap, weights=weights)
+    repeated = resample_ranks(is_fraud[rows], scores[rows], bootstrap=twice)
+    for name in weighted:
+        assert weighted[name] == pytest.approx(repeated[name])
+    weighted = resample_probabilities(is_fraud, scores, bootstrap=bootstrap, weights=weights)
+    repeated = resample_probabilities(is_fraud[rows], scores[rows], bootstrap=twice)
+    assert weighted["brier_score"] == pytest.approx(repeated["brier_score"])
+
+
+def test_a_mean_on_a_resample_is_that_of_the_customers_drawn():
+    _, scores, customers = make_world()
+    bootstrap = draw_customers(customers, num_resamples=3, seed=3)
+    means = resample_mean(scores, bootstrap=bootstrap)
+    for column in range(4):
+        rows = repeat_rows(bootstrap.multiplicity[column], bootstrap)
+        assert means[column] == pytest.approx(scores[rows].mean())

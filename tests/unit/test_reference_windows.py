@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t as student_t
 from scipy.stats import wasserstein_distance
 
 from features.windows import DAY
+from monitoring.prediction_limits import find_prediction_limit
 from monitoring.reference_windows import (
-    find_categorical_threshold,
-    find_numeric_threshold,
-    find_prediction_limit,
+    find_thresholds,
+    measure_categorical_windows,
+    measure_numeric_windows,
     measure_trend,
     plan_windows,
 )
@@ -19,6 +19,16 @@ def plan(times, *, start, end, num_windows=30, max_rows=10_000):
     return plan_windows(
         times, start_time=start, end_time=end, num_windows=num_windows, max_rows=max_rows, seed=0
     )
+
+
+def find_threshold(values, windows):
+    """Find the threshold of one column, that no others stand beside."""
+    is_text = values.dtype == np.int64
+    measure = measure_categorical_windows if is_text else measure_numeric_windows
+    thresholds = find_thresholds(
+        {"it": measure(values, plan=windows)}, plan=windows, false_alarm_rates={"it": 0.01}
+    )
+    return thresholds.get("it")
 
 
 HOURLY = np.arange(24 * 30, dtype=np.int64) * (DAY // 24)
@@ -61,7 +71,7 @@ def test_the_trend_is_carried_on_at_most_by_the_length_of_the_reference():
 def test_an_empty_reference_has_no_windows_and_no_threshold():
     empty = plan(np.empty(0, dtype=np.int64), start=0, end=DAY)
     assert empty.windows == ()
-    assert find_numeric_threshold(np.empty(0), plan=empty, false_alarm_rate=0.01) is None
+    assert find_threshold(np.empty(0), empty) is None
 
 
 def test_a_threshold_is_the_prediction_limit_of_the_distances_scipy_measures():
@@ -79,42 +89,21 @@ def test_a_threshold_is_the_prediction_limit_of_the_distances_scipy_measures():
         means.append(inside.mean() / outside.std())
         centres.append(window.centre_time / DAY)
     limit = find_prediction_limit(
-        np.array(expected), num_independent=windows.num_independent, exceeded_share=0.01
+        np.log(expected), num_independent=windows.num_independent, exceeded_share=0.01
     )
     trend = measure_trend(
         np.array(means), days=np.array(centres), num_independent=windows.num_independent
     )
     assert limit is not None
-    threshold = find_numeric_threshold(values, plan=windows, false_alarm_rate=0.01)
-    assert threshold == pytest.approx(limit + trend * windows.gap_days, rel=1e-9)
-
-
-def test_the_prediction_limit_is_exceeded_as_often_as_stated():
-    generator = np.random.default_rng(1)
-    exceeded = 0
-    for _ in range(4000):
-        *seen, new = np.exp(generator.normal(-3, 0.4, 11))
-        limit = find_prediction_limit(np.array(seen), num_independent=10, exceeded_share=0.05)
-        exceeded += new > limit
-    assert exceeded / 4000 == pytest.approx(0.05, abs=0.01)
-
-
-def test_the_prediction_limit_follows_the_textbook_formula():
-    logs = np.log([0.02, 0.03, 0.04, 0.05, 0.06])
-    by_hand = logs.mean() + student_t.ppf(0.99, 4) * logs.std(ddof=1) * np.sqrt(6 / 5)
-    limit = find_prediction_limit(np.exp(logs), num_independent=5, exceeded_share=0.01)
-    assert limit == pytest.approx(np.exp(by_hand))
-
-
-def test_fewer_than_five_windows_give_no_threshold():
-    assert find_prediction_limit(np.ones(4), num_independent=4, exceeded_share=0.01) is None
+    threshold = np.exp(limit) + trend * windows.gap_days
+    assert find_threshold(values, windows) == pytest.approx(threshold, rel=1e-9)
 
 
 def test_a_column_with_hardly_any_values_gets_no_threshold():
     values = np.full(HOURLY.size, np.nan)
     values[::100] = 1.0
     windows = plan(HOURLY, start=40 * DAY, end=43 * DAY)
-    assert find_numeric_threshold(values, plan=windows, false_alarm_rate=0.01) is None
+    assert find_threshold(values, windows) is None
 
 
 def test_a_feature_that_grew_all_along_may_go_on_growing():
@@ -124,15 +113,10 @@ def test_a_feature_that_grew_all_along_may_go_on_growing():
     growing = still + times / (30 * DAY)
     soon = plan(times, start=30 * DAY, end=33 * DAY)
     later = plan(times, start=50 * DAY, end=53 * DAY)
-    thresholds = [
-        find_numeric_threshold(growing, plan=windows, false_alarm_rate=0.01)
-        for windows in (soon, later)
-    ]
+    thresholds = [find_threshold(growing, windows) for windows in (soon, later)]
     per_day = 1 / 30 / growing.std()
     assert thresholds[1] - thresholds[0] == pytest.approx(20 * per_day, rel=0.1)
-    assert find_numeric_threshold(still, plan=later, false_alarm_rate=0.01) == pytest.approx(
-        find_numeric_threshold(still, plan=soon, false_alarm_rate=0.01), abs=0.1
-    )
+    assert find_threshold(still, later) == pytest.approx(find_threshold(still, soon), abs=0.1)
 
 
 def test_chance_alone_makes_hardly_a_trend():
@@ -150,10 +134,7 @@ def test_smaller_windows_need_a_larger_distance_between_categories():
     times = np.sort(generator.integers(0, 30 * DAY, 20_000))
     codes = generator.choice(3, 20_000, p=[0.5, 0.4, 0.1]).astype(np.int64)
     narrow, wide = (plan(times, start=30 * DAY, end=int((30 + days) * DAY)) for days in (0.25, 1))
-    thresholds = [
-        find_categorical_threshold(codes, plan=windows, false_alarm_rate=0.01)
-        for windows in (narrow, wide)
-    ]
+    thresholds = [find_threshold(codes, windows) for windows in (narrow, wide)]
     assert thresholds[0] is not None
     assert thresholds[1] is not None
     assert 0 < thresholds[1] < thresholds[0] < np.sqrt(np.log(2))

@@ -5,67 +5,36 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 
-from monitoring.data_quality import Finding
-from monitoring.drift import ColumnDrift, DriftVerdict
-from monitoring.late_labels import Performance
 from monitoring.retrain import GateLimits, compare_scores, decide
+from monitoring.retraining_policy import Alarm
 
-QUIET = DriftVerdict(is_detected=False, reason="0 of 2 features drifted; an alarm needs 2")
-MOVED = DriftVerdict(
-    is_detected=True,
-    reason="2 of 3 features drifted; an alarm needs 2",
-    features=(
-        ColumnDrift("amount_log", "wasserstein", value=0.3, threshold=0.1),
-        ColumnDrift("card_type", "jensenshannon", value=0.2, threshold=0.1),
-        ColumnDrift("is_night", "wasserstein", value=0.0, threshold=0.1),
-    ),
-)
-BROKEN = Finding("null", "amount_log", "block", 1.0, 0.2, "amount_log is empty")
-ODD = Finding("infinite", "amount_log", "warn", 1.0, 0.0, "amount_log is infinite in 1 rows")
+QUIET = {
+    "drift": Alarm(is_on=False, reason="0 of 2 features drifted"),
+    "matured": Alarm(is_on=None, reason="performance unknown"),
+    "estimated": Alarm(is_on=False, reason="as estimated"),
+}
 
 
-def make_performance(*, is_degraded: bool) -> Performance:
-    return Performance(
-        is_degraded=is_degraded,
-        reason="realised average precision 0.4, 0.6 was expected" if is_degraded else "as expected",
-        num_predictions=10,
-        num_matured=10,
-        num_labelled=10,
-        num_frauds=5,
-        immature_share=0.0,
-        unlabelled_share=0.0,
-    )
-
-
-GOOD, BAD = make_performance(is_degraded=False), make_performance(is_degraded=True)
+def raise_alarm(**alarms: str) -> dict[str, Alarm]:
+    return {**QUIET, **{name: Alarm(is_on=True, reason=why) for name, why in alarms.items()}}
 
 
 def test_a_quiet_world_is_kept_and_says_what_was_looked_at():
-    decision = decide((), drift=QUIET, performance=GOOD)
+    decision = decide((), alarms=QUIET)
     assert decision.action == "keep"
-    assert decision.reasons == (QUIET.reason, GOOD.reason)
+    assert decision.reasons == ("0 of 2 features drifted", "performance unknown", "as estimated")
 
 
-def test_drift_retrains_and_names_the_drifted_features_furthest_first():
-    decision = decide((), drift=MOVED, performance=GOOD)
+def test_any_alarm_retrains_and_only_those_that_went_off_are_named():
+    decision = decide((), alarms=raise_alarm(drift="2 drifted", estimated="estimate is low"))
     assert decision.action == "retrain"
-    assert decision.reasons == ("2 of 3 features drifted; an alarm needs 2: amount_log, card_type",)
+    assert decision.reasons == ("2 drifted", "estimate is low")
 
 
-def test_a_degraded_champion_retrains_without_any_drift():
-    decision = decide((), drift=QUIET, performance=BAD)
-    assert (decision.action, decision.reasons) == ("retrain", (BAD.reason,))
-
-
-@pytest.mark.parametrize("performance", [GOOD, BAD])
-def test_a_broken_feed_blocks_whatever_else_is_seen(performance):
-    decision = decide((BROKEN, ODD), drift=MOVED, performance=performance)
+def test_a_broken_feed_blocks_whatever_else_is_seen():
+    decision = decide(("amount_log is empty",), alarms=raise_alarm(matured="worse"))
     assert decision.action == "blocked"
     assert decision.reasons == ("not retraining on a broken feed", "amount_log is empty")
-
-
-def test_a_warning_does_not_block():
-    assert decide((ODD,), drift=MOVED, performance=GOOD).action == "retrain"
 
 
 LIMITS = GateLimits(confidence=0.9, min_frauds=30, max_brier_increase=0.1)

@@ -1,0 +1,115 @@
+"""Answers and a world become the evidence of one tick: the monitor's own, from memory.
+
+A look takes about a second, so one is taken every few days: what it found of the feed stands until
+the next, while its alarms count on its own day alone. Policies that have answered the same with the
+same model share a look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from configs.schema import FraudConfig
+from monitoring.fraud_evidence import Material, Window
+from monitoring.fraud_weighing import weigh_evidence
+from monitoring.retraining_policy import Observation
+from monitoring.timelapse_answers import Answers
+from monitoring.timelapse_models import TrainedModel
+from monitoring.timelapse_worlds import DAY, World
+
+
+class Evidence:
+    """What a world's policies are told at their ticks.
+
+    Args:
+        config: Of the world.
+        world: The history.
+
+    Attributes:
+        num_looks: Taken so far.
+    """
+
+    def __init__(self, config: FraudConfig, world: World) -> None:
+        self.num_looks = 0
+        self._config = config
+        self._world = world
+        self._looks: dict[tuple[str, int, str], Observation] = {}
+
+    def observe(
+        self, answers: Answers, champion: TrainedModel, *, day: int, since_day: int
+    ) -> Observation:
+        """Look as of a midnight, or repeat what the last look said of the feed.
+
+        Args:
+            answers: Of the policy.
+            champion: What serves.
+            day: Served days so far.
+            since_day: Served day from which the champion has answered.
+        """
+        now = self._world.get_time(day)
+        look_day = day - day % self._config.timelapse.look_every_days
+        if look_day <= since_day:
+            return self._see_nothing(champion, now)
+        found = self._look(answers, champion, look_day)
+        if look_day < day:
+            found = replace(found, now=now, alarms={})
+        return replace(found, champion=champion.artefact.version)
+
+    def see_nothing(self, champion: TrainedModel, *, day: int) -> Observation:
+        """Return what a policy is told that looks at nothing but the calendar."""
+        return self._see_nothing(champion, self._world.get_time(day))
+
+    def _see_nothing(self, champion: TrainedModel, now: pd.Timestamp) -> Observation:
+        return Observation(
+            now=now,
+            champion=champion.artefact.version,
+            champion_trained_time=champion.split.now,
+            blocking=(),
+            alarms={},
+            num_new_frauds=0,
+        )
+
+    def _look(self, answers: Answers, champion: TrainedModel, day: int) -> Observation:
+        key = (champion.key, day, _name_answers(answers, champion, day))
+        if key not in self._looks:
+            self.num_looks += 1
+            now = self._world.get_time(day)
+            since = now - self._config.monitoring.window_days * DAY
+            window = Window(now, since, now, is_chosen=False)
+            material = self._collect(answers, champion, day)
+            found = weigh_evidence(self._config, material, window).observe()
+            self._looks[key] = replace(found, evidence={})
+        return self._looks[key]
+
+    def _collect(self, answers: Answers, champion: TrainedModel, day: int) -> Material:
+        """Gather what is known at a midnight of all days the champion was made from, and since."""
+        world, now = self._world, self._world.get_time(day)
+        times = world.transactions["event_time"]
+        first, last = times.searchsorted([champion.split.train.start_time, now])
+        history = world.transactions[["transaction_id", "customer_id", "event_time"]]
+        history = history.iloc[first:last]
+        known = world.truth[["is_fraud", "label_time"]].iloc[first:last]
+        labels = known.assign(transaction_id=history["transaction_id"].array)
+        predictions = answers.select(0, day)
+        predictions = predictions[predictions.index >= first]
+        return Material(
+            champion=champion.artefact,
+            reference=champion.reference,
+            predictions=predictions,
+            features=world.features.loc[predictions.index],
+            history=history,
+            labels=labels[labels["label_time"] <= now],
+        )
+
+
+def _name_answers(answers: Answers, champion: TrainedModel, day: int) -> str:
+    """Name all that a look depends on beside the model and the day."""
+    world = answers.world
+    first = int(world.transactions["event_time"].searchsorted(champion.split.train.start_time))
+    seen = answers.outcome_shares[first : world.day_starts[day]]
+    mine = answers.find_rows_of(champion.artefact.version)
+    return hashlib.sha256(seen.tobytes() + np.packbits(mine).tobytes()).hexdigest()
