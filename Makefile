@@ -9,7 +9,7 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 INSTALLED := .venv/.installed
 COMPOSE ?= docker compose
-BENCH ?= windows history stream load device serving pipeline
+BENCH ?= windows history stream load device serving pipeline alarms
 
 # Any Python 3.11 that can make an environment; `PYTHON=/path/to/python make setup` names one.
 # Each candidate is run, not only looked up: a version manager's shim exists without its Python.
