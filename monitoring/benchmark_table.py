@@ -15,7 +15,6 @@ TITLES = {
     "history": "Historical join through Feast",
     "stream": "The stream",
     "device": "CPU and GPU",
-    "alarms": "False alarms",
 }
 """Names of the benches, each the name of its file too."""
 SERVING_TITLES = {
