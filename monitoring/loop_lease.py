@@ -82,10 +82,10 @@ class Lease:
                     f"until {holder.until_time:%H:%M:%S} UTC unless it renews"
                 )
             try:
-                taken = connection.execute(change).rowcount
+                result = connection.execute(change)
             except IntegrityError:
-                taken = 0
-            if taken != 1:
+                raise LeaseTakenError("another tick began at the same moment") from None
+            if holder is not None and result.rowcount != 1:  # not every driver counts an insertion
                 raise LeaseTakenError("another tick began at the same moment")
 
     def give_back(self, engine: Engine) -> None:
