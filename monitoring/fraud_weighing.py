@@ -90,6 +90,7 @@ def weigh_evidence(
             known,
             max_drop=limits.max_matured_average_precision_drop,
             min_frauds=limits.min_matured_frauds,
+            false_alarm_rate=limits.false_alarm_rate,
             num_resamples=config.training.num_bootstrap,
             seed=config.seed,
         ),
