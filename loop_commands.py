@@ -11,6 +11,8 @@ import typer
 from command_line import Config, Json, Runs, Set, finish, read_fraud_config, read_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from configs.schema import FraudConfig
@@ -52,11 +54,27 @@ def fraud_tick(
     chosen = read_fraud_config(config, settings, {"runs": runs})
     if loop is not None and now not in (None, "clock"):
         raise ValueError(f"--loop needs a time that moves; --now {now} stands still")
-    while True:
+
+    def tick() -> None:
         finish(_tick(chosen, now=now, dry_run=dry_run), json=json, config=config, runs=runs)
-        if loop is None:
-            return
+
+    if loop is None:
+        tick()
+        return
+    while True:
+        _survive(tick)
         time.sleep(loop)
+
+
+def _survive(tick: Callable[[], None]) -> None:
+    """Take a step of a loop; what may be gone by the next one is told in one line."""
+    from monitoring.loop_tables import DatabaseError
+
+    try:
+        tick()
+    except (ValueError, OSError, RuntimeError, DatabaseError) as error:
+        what = str(error).partition("\n")[0] or type(error).__name__
+        typer.echo(f"this tick failed, the loop goes on: {what}", err=True)
 
 
 def _tick(config: FraudConfig, *, now: str | None, dry_run: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def compare_answers(
     challenger: pd.DataFrame,
     *,
     slices: tuple[str, ...],
-    max_latency_ratio: float,
+    max_latency_ratio: float | None,
     max_decline_ratio: float,
     max_decline_change: float,
 ) -> tuple[ArmFinding, ...]:
@@ -68,13 +68,14 @@ def compare_answers(
             shadow the same transactions, for a canary those of the other customers.
         challenger: The same columns.
         slices: Columns within whose values declines are compared too, where both have rows.
-        max_latency_ratio: Of the median times, challenger to champion.
+        max_latency_ratio: Of the median times, challenger to champion; ``None`` does not compare
+            them, as for a shadow, which scores beside the answer and keeps nobody waiting.
         max_decline_ratio: Of the shares declined and of the mean scores, either way.
         max_decline_change: Of the same, in [0, 1]; a breach is beyond both. A challenger that
             learnt of more fraud declines several times as much, and still very little.
 
     Returns:
-        Findings on rows, latency, scores, declines and each slice that is breached.
+        Findings on rows or else on latency, scores, declines and each slice that is breached.
     """
     counts = {"champion_rows": len(champion), "challenger_rows": len(challenger)}
     if min(counts.values()) < MIN_ROWS:
@@ -85,10 +86,12 @@ def compare_answers(
     scores = [arm["score"].to_numpy(np.float64) for arm in arms]
     declines = [(arm["decision"] == "decline").to_numpy() for arm in arms]
     findings = [
-        _compare_latency(champion["latency_ms"], challenger["latency_ms"], max_latency_ratio),
         _compare_means("scores", "the mean score", *scores, limit=limit),
         _compare_means("declines", "the share declined", *declines, limit=limit),
     ]
+    if max_latency_ratio is not None:
+        times = (arm["latency_ms"] for arm in arms)
+        findings.insert(0, _compare_latency(*times, limit=max_latency_ratio))
     for name in slices:
         for value in sorted(set(champion[name].dropna()) & set(challenger[name].dropna())):
             inside = [d[(a[name] == value).to_numpy()] for d, a in zip(declines, arms, strict=True)]
@@ -105,7 +108,7 @@ def compare_answers(
 
 
 def _compare_latency(
-    champion: pd.Series[float], challenger: pd.Series[float], limit: float
+    champion: pd.Series[float], challenger: pd.Series[float], *, limit: float
 ) -> ArmFinding:
     medians = float(champion.median()), float(challenger.median())
     is_slow = medians[1] > max(limit * medians[0], medians[0] + NOTICEABLE_MS)

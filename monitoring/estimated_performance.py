@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from monitoring.announced_frauds import draw_average_precisions, measure_average_precisions
+from monitoring.late_labels import NORMAL_95
 from monitoring.prediction_limits import find_prediction_limit
 from monitoring.reference_windows import MIN_VALUES, WindowPlan
 from training.bootstrap import CustomerBootstrap, draw_customers, find_interval
@@ -181,7 +183,13 @@ def find_lowest_estimate(
 
 
 def measure_gap(
-    known: pd.DataFrame, *, max_drop: float, min_frauds: int, num_resamples: int, seed: int
+    known: pd.DataFrame,
+    *,
+    max_drop: float,
+    min_frauds: int,
+    false_alarm_rate: float,
+    num_resamples: int,
+    seed: int,
 ) -> Gap:
     """Hold what came about against what the scores had announced for the same rows.
 
@@ -190,6 +198,7 @@ def measure_gap(
             those with an outcome take part, each with its weight.
         max_drop: Share of the estimate that may be missing, in [0, 1].
         min_frauds: Fewest frauds that say anything.
+        false_alarm_rate: How often chance alone may make a gap a signal.
         num_resamples: Bootstrap resamples of customers; each draws the announced frauds anew.
         seed: For both.
 
@@ -209,8 +218,9 @@ def measure_gap(
     usual = float(np.nanmean(announced))
     gap = float(realised[0]) - usual
     low, high = find_interval(realised - announced)
+    chance = float(norm.ppf(1 - false_alarm_rate)) * (high - low) / (2.0 * NORMAL_95)
     return Gap(
-        is_concept_drift=gap < -max_drop * usual and high < 0,
+        is_concept_drift=gap < -max_drop * usual and gap < -chance,
         reason=f"average precision {realised[0]:.3f} where the scores announced {usual:.3f}; "
         f"gap {gap:+.3f} [{low:+.3f}, {high:+.3f}]",
         num_rows=len(seen),

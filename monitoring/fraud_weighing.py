@@ -65,7 +65,7 @@ def weigh_evidence(
         num_rows_of_others=len(served) - len(own),
         num_truncated=material.predictions.attrs.get("num_truncated", 0),
         findings=_check_feed(config, material, window, own) if len(own) else _check_silence(served),
-        drift=_measure_drift(config, material, own, report=report),
+        drift=_measure_drift(config, material, sound, report=report),
         base_rate=check_base_rate(
             known[known["is_fraud"].notna()],
             history=past[past["event_time"] <= material.reference["event_time"].max()],
@@ -90,6 +90,7 @@ def weigh_evidence(
             known,
             max_drop=limits.max_matured_average_precision_drop,
             min_frauds=limits.min_matured_frauds,
+            false_alarm_rate=limits.false_alarm_rate,
             num_resamples=config.training.num_bootstrap,
             seed=config.seed,
         ),
@@ -197,14 +198,14 @@ def _check_feed(
 
 
 def _measure_drift(
-    config: FraudConfig, material: Material, own: pd.DataFrame, *, report: Path | None
+    config: FraudConfig, material: Material, sound: pd.DataFrame, *, report: Path | None
 ) -> DriftVerdict:
-    """Measure drift of the score and of those features of the champion that the log has."""
+    """Measure drift of the score, and of the champion's features the log has, on sound answers."""
     champion, limits = material.champion, config.monitoring
-    features = material.features.loc[own.index]
+    features = material.features.loc[sound.index]
     names = [name for name in champion.features if name in features]
     return measure_drift(
-        features[names].assign(event_time=own["event_time"], score=own["score"]),
+        features[names].assign(event_time=sound["event_time"], score=sound["score"]),
         reference=material.reference,
         categorical=tuple(champion.spec.encoding.vocabularies),
         importance=measure_importance(champion, material.reference),

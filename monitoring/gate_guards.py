@@ -1,6 +1,6 @@
 """What else a challenger that ranks better must not do: cost more, or fail a part of the customers.
 
-Pure, on the rows that the gate judged; latency is judged where it can be measured, in the shadow.
+Pure, on the rows that the gate judged; latency is judged where it can be measured, in the canary.
 """
 
 from __future__ import annotations
@@ -59,27 +59,31 @@ def guard_verdict(
 def _find_worse_slices(
     rows: pd.DataFrame, *, slices: tuple[str, ...], limits: GateLimits, seed: int
 ) -> tuple[str, ...]:
-    """Name the slices whose ranking clearly falls; one with few frauds tells nothing."""
-    tail = (1 - limits.confidence) / 2
+    """Name the slices whose ranking clearly falls; one with few frauds tells nothing.
+
+    Source: Bonferroni's correction, the tail divided among the slices that are judged, so that many
+        slices turn a challenger down by chance no more often than one.
+    """
+    judged = {
+        f"where {name} is {value}": inside
+        for name in slices
+        for value, inside in rows.groupby(name, observed=True)
+        if inside["is_fraud"].sum() >= limits.min_frauds and not inside["is_fraud"].all()
+    }
+    tail = (1 - limits.confidence) / 2 / max(len(judged), 1)
     worse = []
-    for name in slices:
-        for value, inside in rows.groupby(name, observed=True):
-            is_fraud = inside["is_fraud"].to_numpy(dtype=bool)
-            if is_fraud.sum() < limits.min_frauds or is_fraud.all():
-                continue
-            draws = draw_customers(
-                inside["customer_id"], num_resamples=limits.num_resamples, seed=seed
+    for where, inside in judged.items():
+        is_fraud = inside["is_fraud"].to_numpy(dtype=bool)
+        draws = draw_customers(inside["customer_id"], num_resamples=limits.num_resamples, seed=seed)
+        champion, challenger = (
+            resample_ranks(is_fraud, inside[scores].to_numpy(np.float64), bootstrap=draws)[
+                "average_precision"
+            ]
+            for scores in ("champion_score", "challenger_score")
+        )
+        if np.nanquantile((challenger - champion)[1:], 1 - tail) < 0:
+            worse.append(
+                f"{where}, average precision {champion[0]:.3f} becomes "
+                f"{challenger[0]:.3f}, over {is_fraud.sum()} frauds"
             )
-            champion, challenger = (
-                resample_ranks(is_fraud, inside[scores].to_numpy(np.float64), bootstrap=draws)[
-                    "average_precision"
-                ]
-                for scores in ("champion_score", "challenger_score")
-            )
-            high = np.nanquantile((challenger - champion)[1:], 1 - tail)
-            if high < 0:
-                worse.append(
-                    f"where {name} is {value}, average precision {champion[0]:.3f} becomes "
-                    f"{challenger[0]:.3f}, over {is_fraud.sum()} frauds"
-                )
     return tuple(worse)

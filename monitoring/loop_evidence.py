@@ -50,7 +50,7 @@ def compare_arms(
         others,
         own,
         slices=tuple(name for name in SLICES if name in answers),
-        max_latency_ratio=limits.max_latency_ratio,
+        max_latency_ratio=None if rollout.stage == SHADOW else limits.max_latency_ratio,
         max_decline_ratio=limits.max_decline_ratio,
         max_decline_change=limits.max_decline_change,
     )

@@ -30,11 +30,14 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 BUSY_SECONDS = 30
 """How long a transaction, which takes milliseconds, may wait for another one to end."""
+
+DatabaseError = SQLAlchemyError
+"""Whatever goes wrong with the loop's database, for those who know nothing of SQLAlchemy."""
 
 
 class UtcTime(TypeDecorator[pd.Timestamp]):
@@ -133,15 +136,17 @@ def open_database(url: str) -> Iterator[Engine]:
     """Connect to the loop's database; its tables, and SQLite's folder, are made where absent.
 
     Raises:
-        ValueError: If the address is none, or there is no driver for it.
+        ValueError: If the address is none, or there is no driver for it. It does not quote the
+            address, which may hold a password.
     """
     try:
         engine = create_engine(url)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
+        is_module = isinstance(error, NoSuchModuleError | ModuleNotFoundError)
         raise ValueError(
-            f"retraining.database_url is '{url}', and {error}; write "
+            f"retraining.database_url: {error if is_module else 'no address of a database'}; write "
             "postgresql+psycopg://user:password@host/database, and install psycopg"
-        ) from error
+        ) from None  # what could not be read may be a part of the password
     if engine.dialect.name == "sqlite":
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)

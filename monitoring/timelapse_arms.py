@@ -78,7 +78,7 @@ def compare_arms(
         others.join(known),
         own.join(known),
         slices=tuple(columns),
-        max_latency_ratio=config.rollout.max_latency_ratio,
+        max_latency_ratio=config.rollout.max_latency_ratio if stage == "canary" else None,
         max_decline_ratio=config.rollout.max_decline_ratio,
         max_decline_change=config.rollout.max_decline_change,
     )

@@ -125,6 +125,8 @@ def summarise_policy(
         seen = [day for day in (blocked if is_feed_broken else alarms) if day >= change_day]
         detected = seen[0] - change_day + 1 if seen else None
         recovered = find_recovery(values, read_average_precisions(weekly), change_day=change_day)
+    # A feed that breaks leaves the world as it was: no alarm of any day is a reason to train.
+    num_unchanged = len(days) if change_day is None or is_feed_broken else change_day
     transactions = sum(day["transactions"] for day in days)
     return {
         "mean_average_precision": float(np.nanmean(values)),
@@ -133,7 +135,7 @@ def summarise_policy(
         "promotions": marks.count("promoted"),
         "rejections": marks.count("rejected"),
         "rollbacks": marks.count("rolled back"),
-        "false_alarms": len([day for day in alarms if change_day is None or day < change_day]),
+        "false_alarms": len([day for day in alarms if day < num_unchanged]),
         "days_to_detect": detected,
         "days_to_recover": recovered,
     }

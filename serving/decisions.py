@@ -37,7 +37,9 @@ class Exploration:
 
     Attributes:
         share: Of the rows that would be declined, in [0, 1].
-        key: Whoever does not know it cannot tell which; at most 64 bytes.
+        key: At most 64 bytes. The service derives it from the configuration's seed, so whoever
+            knows the configuration can tell which ids are let through, and who may choose ids as
+            well can choose such ones.
 
     Source: Horvitz and Thompson, "A generalization of sampling without replacement from a finite
         universe", 1952.

@@ -330,6 +330,7 @@ def test_degraded_answers_speak_of_the_feed_and_not_of_the_model(config, answer)
     assert "degraded" in observation.blocking[0]
     assert observation.evidence["performance"]["num_predictions"] == 0
     assert observation.evidence["estimate"]["num_rows"] == 0
+    assert observation.evidence["drift"]["rows"] == 0
 
 
 def test_a_champion_that_has_just_taken_over_is_no_alarm(config, answer):

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import monitoring.loop_evidence
+from configs.schema import load_fraud_config
 from monitoring.arm_guards import MIN_ROWS, compare_answers, compare_costs
+from monitoring.loop_evidence import compare_arms
+from training.rollout import Rollout
+
+NOW = pd.Timestamp("2026-05-01", tz="UTC")
 
 
 def make_arm(
@@ -45,6 +51,19 @@ def test_too_few_rows_of_either_arm_wait(sizes):
 @pytest.mark.parametrize(("ms", "verdict"), [(3.0, "ok"), (3.1, "breach"), (0.1, "ok")])
 def test_a_slower_challenger_is_a_breach_and_a_faster_one_is_not(ms, verdict):
     assert judge(make_arm(ms=2.0), make_arm(ms=ms))["latency"] == verdict
+
+
+@pytest.mark.parametrize(("stage", "share"), [("shadow", 0.0), ("canary", 0.5)])
+def test_a_challenger_that_takes_longer_is_a_breach_in_the_canary_only(monkeypatch, stage, share):
+    champion = make_arm(ms=2.0, arm="champion", model_version="1", transaction_id=range(1000))
+    champion.loc[0, "model_version"] = "0"  # two champions: no cost is compared
+    arm = "shadow" if stage == "shadow" else "challenger"
+    challenger = champion.assign(arm=arm, model_version="2", latency_ms=20.0)
+    answers = pd.concat([champion, challenger], ignore_index=True)
+    monkeypatch.setattr(monitoring.loop_evidence, "_load_between", lambda *_: (answers, answers))
+    found = compare_arms(load_fraud_config(), Rollout("2", stage, share), NOW, NOW)
+    breached = [finding.guard for finding in found if finding.verdict == "breach"]
+    assert breached == (["latency"] if stage == "canary" else [])
 
 
 @pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (10, "breach")])

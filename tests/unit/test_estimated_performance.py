@@ -68,8 +68,15 @@ def estimate(answers: pd.DataFrame, reference, plan, *, max_drop=0.1, min_frauds
     )
 
 
-def gap(answers: pd.DataFrame, *, max_drop=0.1, min_frauds=30):
-    return measure_gap(answers, max_drop=max_drop, min_frauds=min_frauds, num_resamples=200, seed=0)
+def gap(answers: pd.DataFrame, *, max_drop=0.1, min_frauds=30, false_alarm_rate=0.01):
+    return measure_gap(
+        answers,
+        max_drop=max_drop,
+        min_frauds=min_frauds,
+        false_alarm_rate=false_alarm_rate,
+        num_resamples=200,
+        seed=0,
+    )
 
 
 def test_the_realised_lies_within_the_interval_where_frauds_follow_the_scores(reference, plan):
@@ -140,6 +147,12 @@ def test_too_few_expected_frauds_give_a_reason_and_no_number(reference, plan):
 
 def test_there_is_no_gap_where_frauds_follow_the_scores():
     assert sum(gap(make_answers(seed), max_drop=0.0).is_concept_drift for seed in range(20)) <= 1
+
+
+def test_a_gap_is_held_to_the_rate_of_false_alarms():
+    """At a rate of one half, 4 to 16 of 20 unchanged worlds: outside P < 0.3 %."""
+    worlds = (gap(make_answers(seed), max_drop=0.0, false_alarm_rate=0.5) for seed in range(20))
+    assert 4 <= sum(found.is_concept_drift for found in worlds) <= 16
 
 
 def test_scores_that_promise_too_much_are_concept_drift_and_no_estimate_sees_it(reference, plan):

@@ -5,8 +5,10 @@ import sqlite3
 
 import pandas as pd
 import pytest
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
+import loop_commands
 import monitoring.loop_wiring
 from fraud_commands import app
 from monitoring.loop_machine import preview_decision
@@ -112,6 +114,61 @@ def test_an_address_without_a_driver_says_what_to_install():
         open_database("postgresql+nodriver://x@h/d"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["kim:secret@h", "postgresql+nodriver://kim:secret@h/d", "postgresql://kim@h:secret/d"],
+)
+def test_an_error_about_an_address_does_not_print_its_password(url):
+    with pytest.raises(ValueError, match="database_url") as caught, open_database(url):
+        pass
+    assert "secret" not in str(caught.value)
+
+
+def fail_in_turn(monkeypatch, world: LoopWorld, *errors: Exception) -> None:
+    """Have the first ticks fail, one with each error, and Ctrl-C come after one more."""
+    left = list(errors)
+
+    def build_parts(_: object):
+        if left:
+            raise left.pop(0)
+        return world.parts
+
+    def sleep(_: float, slept: list[None] = []) -> None:  # noqa: B006 - counts its calls
+        slept.append(None)
+        if len(slept) > len(errors):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(monitoring.loop_wiring, "build_parts", build_parts)
+    monkeypatch.setattr(loop_commands.time, "sleep", sleep)
+
+
+ERRORS = (
+    ValueError("bad number"),
+    FileNotFoundError("no file"),
+    RuntimeError("no luck"),
+    OSError("no disk"),
+    OperationalError("select 1", {}, Exception("no database")),
+)
+WORDS = ("bad number", "no file", "no luck", "no disk", "no database")
+
+
+def test_a_loop_goes_on_after_ticks_that_failed_and_ctrl_c_ends_it(world, monkeypatch):
+    fail_in_turn(monkeypatch, world, *ERRORS)
+    answer, _ = call(world, "--now", "clock", "--loop", "1")
+    assert isinstance(answer.exception, SystemExit)
+    assert answer.exit_code == 130
+    said = [line for line in answer.output.splitlines() if "this tick failed" in line]
+    assert [text in line for text, line in zip(WORDS, said, strict=True)] == [True] * 5
+    assert json.loads((world.config.runs / "tick.json").read_text())["state"] == "idle"
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_single_tick_that_fails_is_an_error(world, monkeypatch, error):
+    fail_in_turn(monkeypatch, world, error)
+    answer, _ = call(world, "--now", "clock")
+    assert answer.exception is error
 
 
 def test_the_loops_database_can_be_read_while_a_tick_is_at_work(world):

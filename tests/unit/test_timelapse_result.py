@@ -101,6 +101,11 @@ def test_a_broken_feed_is_detected_by_the_block_and_not_by_an_alarm():
     assert summarise(days, change_day=4, is_feed_broken=True)["days_to_detect"] == 3
 
 
+def test_an_alarm_of_any_day_is_false_where_only_the_feed_broke():
+    days = [make_day(day, trigger="drift" if day in (2, 5, 8) else None) for day in range(10)]
+    assert summarise(days, change_day=4, is_feed_broken=True)["false_alarms"] == 3
+
+
 def test_a_policy_that_never_falls_behind_has_recovered_at_once():
     values = np.full(40, 0.5)
     assert find_recovery(values, values, change_day=10) == 0
