@@ -140,9 +140,12 @@ def fraud_train(
     """
     chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed})
     as_of = read_time("--now", now)
+    from monitoring.outcome_shares import read_outcome_shares
     from training.fraud import run_train
 
-    finish(run_train(chosen, now=as_of, only=only), json=json, config=config, runs=runs)
+    shares = read_outcome_shares(chosen.runs)
+    result = run_train(chosen, now=as_of, only=only, outcome_shares=shares)
+    finish(result, json=json, config=config, runs=runs)
 
 
 app.command("serve")(fraud_serve)

@@ -19,14 +19,17 @@ from data.time_split import Slice
 from features.store import open_feature_store, read_training_features
 from monitoring.arm_guards import SLICES
 from monitoring.gate_guards import guard_verdict
+from monitoring.outcome_shares import read_outcome_shares
 from monitoring.retrain import GateLimits, GateVerdict, compare_scores
 from training.artefact import Artefact, load_artefact
 from training.encoding import Floats
 from training.operating_point import Prices, measure_costs
 from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
+from training.seen_outcomes import look_up_shares
 
 Train = Callable[..., dict[str, Any]]
-"""``train(config, now=, only=, params=)`` registers a challenger, as ``run_train`` does."""
+"""``train(config, now=, only=, params=, outcome_shares=)`` registers a challenger, as ``run_train``
+does."""
 
 
 def run_retraining(config: FraudConfig, *, now: pd.Timestamp, train: Train) -> dict[str, Any]:
@@ -46,7 +49,13 @@ def run_retraining(config: FraudConfig, *, now: pd.Timestamp, train: Train) -> d
     """
     version, folder = get_champion(config.runs)
     champion = load_artefact(folder, version=version)
-    train(config, now=now, only=champion.spec.kind, params=dict(champion.spec.parameters))
+    train(
+        config,
+        now=now,
+        only=champion.spec.kind,
+        params=dict(champion.spec.parameters),
+        outcome_shares=read_outcome_shares(config.runs),
+    )
     challenger_version, challenger_folder = get_model(config.runs, CHALLENGER)
     challenger = load_artefact(challenger_folder, version=challenger_version)
     verdict = judge_challenger(config, champion=champion, challenger=challenger, now=now)
@@ -59,6 +68,8 @@ def judge_challenger(
     config: FraudConfig, *, champion: Artefact, challenger: Artefact, now: pd.Timestamp
 ) -> GateVerdict:
     """Compare two models on the newest ``training.test_days`` whose labels have matured.
+
+    What was declined has no outcome and is left out; what was let through by chance counts for it.
 
     Args:
         config: The fraud problem's configuration.
@@ -84,7 +95,7 @@ def judge_challenger(
     rows = _load_matured_rows(config, window)
     with show_progress(f"Comparing challenger and champion on {len(rows):,} transactions"):
         features = read_training_features(
-            open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time"])
+            open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time", "weight"])
         )
         scores = {model.version: model.predict(features) for model in (champion, challenger)}
         limits = GateLimits(
@@ -100,6 +111,7 @@ def judge_challenger(
             customer_id=rows["customer_id"],
             limits=limits,
             seed=config.seed,
+            weights=rows["weight"].to_numpy(np.float64),
         )
         judged = rows.assign(
             champion_score=scores[champion.version],
@@ -130,11 +142,18 @@ def _price(config: FraudConfig, model: Artefact, rows: pd.DataFrame, scores: Flo
 
 
 def _load_matured_rows(config: FraudConfig, window: Slice) -> pd.DataFrame:
-    """Load a slice's transactions, with ``is_fraud`` and ``label_time`` beside the contract's."""
+    """Load a slice's transactions whose outcome was seen.
+
+    Returns:
+        The contract's columns, ``is_fraud``, ``label_time`` and ``weight``: for how many
+        transactions each stands.
+    """
     labels = load_labels(config.runs)[["transaction_id", "is_fraud", "label_time"]]
     labelled = load_transactions(config.runs).merge(labels, on="transaction_id", validate="1:1")
     is_inside = window.select(labelled["event_time"], label_time=labelled["label_time"])
-    return labelled[is_inside].reset_index(drop=True)
+    shares = look_up_shares(labelled["transaction_id"], read_outcome_shares(config.runs))
+    is_seen = is_inside & (shares > 0)
+    return labelled[is_seen].assign(weight=1.0 / shares[is_seen]).reset_index(drop=True)
 
 
 def describe_retraining(

@@ -30,7 +30,8 @@ def guard_verdict(
         verdict: The gate's; one that does not promote is returned as it is.
         rows: What it judged: ``customer_id``, ``is_fraud``, ``champion_score``,
             ``challenger_score``, ``champion_cost``, ``challenger_cost`` (account currency, of each
-            model's own decisions) and the columns of ``slices``.
+            model's own decisions), ``weight`` (for how many transactions it stands) and the columns
+            of ``slices``.
         slices: Columns within whose values average precision must not clearly fall.
         limits: The gate's.
         max_cost_increase: As a share of the champion's cost.
@@ -42,7 +43,7 @@ def guard_verdict(
     if not verdict.promote:
         return verdict
     cost = compare_costs(
-        rows.assign(weight=1.0),
+        rows,
         max_increase=max_cost_increase,
         confidence=limits.confidence,
         min_frauds=limits.min_frauds,
@@ -76,9 +77,12 @@ def _find_worse_slices(
         is_fraud = inside["is_fraud"].to_numpy(dtype=bool)
         draws = draw_customers(inside["customer_id"], num_resamples=limits.num_resamples, seed=seed)
         champion, challenger = (
-            resample_ranks(is_fraud, inside[scores].to_numpy(np.float64), bootstrap=draws)[
-                "average_precision"
-            ]
+            resample_ranks(
+                is_fraud,
+                inside[scores].to_numpy(np.float64),
+                bootstrap=draws,
+                weights=inside["weight"].to_numpy(np.float64),
+            )["average_precision"]
             for scores in ("champion_score", "challenger_score")
         )
         if np.nanquantile((challenger - champion)[1:], 1 - tail) < 0:

@@ -15,6 +15,7 @@ from monitoring.fraud import observe
 from monitoring.fraud_retraining import Train, judge_challenger
 from monitoring.loop_evidence import compare_arms, compare_with_previous
 from monitoring.loop_parts import LoopParts
+from monitoring.outcome_shares import read_outcome_shares
 from monitoring.retrain import GateVerdict
 from serving.champion_changes import roll_back_champion, swap_champion
 from serving.server import get_service_folder
@@ -34,8 +35,8 @@ def build_parts(train: Train) -> LoopParts:
     """Build the loop's parts.
 
     Args:
-        train: ``train(config, now=, only=, params=, tags=)`` registers a challenger, as
-            ``run_train`` does.
+        train: ``train(config, now=, only=, params=, tags=, outcome_shares=)`` registers a
+            challenger, as ``run_train`` does.
     """
     return LoopParts(
         observe=observe,
@@ -62,7 +63,12 @@ def train_challenger(config: FraudConfig, now: pd.Timestamp, key: str, *, train:
         return known
     spec = _load(config, get_champion(config.runs)[0]).spec
     result: dict[str, Any] = train(
-        config, now=now, only=spec.kind, params=dict(spec.parameters), tags={KEY_TAG: key}
+        config,
+        now=now,
+        only=spec.kind,
+        params=dict(spec.parameters),
+        tags={KEY_TAG: key},
+        outcome_shares=read_outcome_shares(config.runs),
     )
     return str(result["challenger"]["version"])
 

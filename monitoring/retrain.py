@@ -113,6 +113,7 @@ def compare_scores(
     customer_id: pd.Series[str],
     limits: GateLimits,
     seed: int,
+    weights: Floats | None = None,
 ) -> GateVerdict:
     """Let a challenger through only if it ranks frauds better and its probabilities hold.
 
@@ -126,6 +127,7 @@ def compare_scores(
         customer_id: Whose transaction each row is.
         limits: See ``GateLimits``.
         seed: For the bootstrap.
+        weights: For how many transactions each row stands; without them, for itself.
 
     Returns:
         The verdict; no promotion where there are too few frauds to tell.
@@ -137,12 +139,15 @@ def compare_scores(
         return replace(unknown, reasons=(reason,))
     bootstrap = draw_customers(customer_id, num_resamples=limits.num_resamples, seed=seed)
     champion, challenger = (
-        resample_ranks(is_fraud, scores, bootstrap=bootstrap)["average_precision"]
+        resample_ranks(is_fraud, scores, bootstrap=bootstrap, weights=weights)["average_precision"]
         for scores in (champion_scores, challenger_scores)
     )
     tail = (1 - limits.confidence) / 2
     low, high = np.nanquantile((challenger - champion)[1:], [tail, 1 - tail])
-    briers = brier_score(is_fraud, champion_scores), brier_score(is_fraud, challenger_scores)
+    briers = [
+        brier_score(is_fraud, scores, weights=weights)
+        for scores in (champion_scores, challenger_scores)
+    ]
     gain = float(challenger[0] - champion[0])
     is_better = bool(gain > 0 and low > -limits.margin)
     is_calibrated = briers[1] <= briers[0] * (1 + limits.max_brier_increase)

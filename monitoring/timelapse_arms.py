@@ -11,10 +11,11 @@ from configs.schema import FraudConfig
 from monitoring.arm_guards import ArmFinding, compare_answers, compare_costs
 from monitoring.retrain import GateLimits, GateVerdict, compare_scores
 from monitoring.timelapse_answers import LATENCY_MS, Answers
-from monitoring.timelapse_models import TrainedModel, mask_outcomes, repeat_by_weight
+from monitoring.timelapse_models import TrainedModel, mask_outcomes
 from monitoring.timelapse_worlds import DAY
 from training.encoding import Booleans, Floats, Integers
 from training.operating_point import measure_costs
+from training.seen_outcomes import repeat_by_weight
 
 SLICES = ("merchant_category", "card_type")
 

@@ -19,8 +19,9 @@ from configs.schema import FraudConfig
 from data.time_split import TimeSplit
 from monitoring.timelapse_worlds import World
 from training.artefact import Artefact
-from training.encoding import Floats, Integers
+from training.encoding import Floats
 from training.fraud_material import plan_split
+from training.seen_outcomes import repeat_by_weight
 
 Refit = Callable[..., Any]
 """``training.fraud_refit.refit``: injected, since nothing here imports a problem's training."""
@@ -114,19 +115,6 @@ class Trainer:
             )
             self.num_trained += 1
         return self._models[key]
-
-
-def repeat_by_weight(outcome_shares: Floats) -> Integers:
-    """Return each row's position as often as it stands for rows: 1 / share, rounded.
-
-    A row whose outcome is never seen stands for itself: it has features, and no truth.
-
-    >>> repeat_by_weight(np.array([1.0, 0.5, 0.0])).tolist()
-    [0, 1, 1, 2]
-    """
-    weights = np.ones(outcome_shares.size)
-    np.divide(1.0, outcome_shares, out=weights, where=outcome_shares > 0)
-    return np.repeat(np.arange(outcome_shares.size), np.rint(weights).astype(np.int64))
 
 
 def mask_outcomes(

@@ -32,6 +32,7 @@ def run_train(
     only: str | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    outcome_shares: pd.Series[float] | None = None,
 ) -> dict[str, Any]:
     """Run the stage: split, check, fit, compare, calibrate, evaluate, register.
 
@@ -43,6 +44,9 @@ def run_train(
         params: With ``only``: fit with these parameters (those in a model's ``model.json``) instead
             of searching.
         tags: Of the version registered, by name.
+        outcome_shares: With which chance each transaction's outcome is seen, in [0, 1], by
+            ``transaction_id``; 1 where it says nothing. Rows at 0 (declined) are left out of every
+            slice, whatever their label says; the others count 1 / chance times, rounded.
 
     Returns:
         ``models``, ``baselines`` and ``fallbacks`` (what answers without history) by name;
@@ -60,7 +64,7 @@ def run_train(
     if params is not None and only is None:
         raise ValueError("params belong to one kind of model: say which with only")
     clock = _Clock()
-    material = load_material(config, now=now)
+    material = load_material(config, now=now, outcome_shares=outcome_shares)
     clock.stop("features_and_leak_checks")
     candidates: dict[str, Candidate] = {}
     for kind in MODEL_FILES if only is None else (only,):

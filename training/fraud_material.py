@@ -29,6 +29,7 @@ from training.gbdt import FoldRows, fit_trees
 from training.leakage import check_constant_features, check_no_future, check_shuffled_labels
 from training.rows import LabelledRows, check_both_classes
 from training.scorers import TreeScorer
+from training.seen_outcomes import look_up_shares, repeat_by_weight
 
 NUM_RECOMPUTED = 24
 """Transactions whose features are computed again from truncated history."""
@@ -43,13 +44,13 @@ class Material:
     Attributes:
         split: The slices.
         features: Feature rows from the start of training to the end of the test period, labelled
-            or not, in time order.
-        training: What candidates may see.
+            or not, in time order, each once.
+        training: What candidates may see: rows whose outcome was seen, as often as they count.
         test: What they may not.
         known_frauds: ``customer_id`` and ``label_time`` of every fraud reported by ``now``.
         request_features: Inputs that need no history.
         dropped: Features that are not used, with the reason.
-        data_hash: sha256 over the transactions' and the labels' file.
+        data_hash: sha256 over the transactions' and the labels' file, and outcome shares below 1.
         leak_checks: What the alarms that stayed silent measured.
     """
 
@@ -72,13 +73,19 @@ class _History:
     labels: pd.DataFrame
 
 
-def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Material:
+def load_material(
+    config: FraudConfig,
+    *,
+    now: pd.Timestamp | None = None,
+    outcome_shares: pd.Series[float] | None = None,
+) -> Material:
     """Read, split, encode and check.
 
     Args:
         config: Where ``runs`` is, the split and the alarms' ceilings.
         now: The instant at which training runs, UTC; by default the end of the last
             transaction's day.
+        outcome_shares: As ``training.fraud.run_train`` takes them.
 
     Returns:
         Slices in time order, each with both kinds of transactions.
@@ -93,18 +100,22 @@ def load_material(config: FraudConfig, *, now: pd.Timestamp | None = None) -> Ma
     split = plan_split(config, now=end_time if now is None else now, first_event_time=times.iloc[0])
     store = open_feature_store(config.runs)
     with show_progress("Reading features"):
-        rows = _join_labels(history, start=split.train.start_time, end=split.test.end_time)
+        seen = _leave_out_unseen(history, outcome_shares)
+        rows = _join_labels(seen, start=split.train.start_time, end=split.test.end_time)
         features = read_training_features(store, rows)
-    cut = cut_slices(rows, features, chosen=store.features, split=split)
+    repeated = repeat_by_weight(look_up_shares(rows["transaction_id"], outcome_shares))
+    cut = cut_slices(
+        rows.iloc[repeated], features.iloc[repeated], chosen=store.features, split=split
+    )
     material = Material(
         split=split,
         features=features,
         training=cut.training,
         test=cut.test,
-        known_frauds=_find_known_frauds(history),
+        known_frauds=_find_known_frauds(seen),
         request_features=_find_request_features(store.features),
         dropped={**store.features.dropped, **cut.constant},
-        data_hash=_hash_data(config.runs),
+        data_hash=_hash_data(config.runs, outcome_shares),
         leak_checks={},
     )
     return replace(material, leak_checks=_check_leaks(config, material, history))
@@ -126,7 +137,7 @@ def cut_slices(
 
     Args:
         rows: Transactions of the split's period in time order, with ``is_fraud``, ``label_time``
-            and ``fraud_pattern``.
+            and ``fraud_pattern``; one that stands for several is there several times.
         features: Theirs, row by row.
         chosen: Which features there are.
         split: The slices.
@@ -163,6 +174,12 @@ def _load_history(runs: Path, *, now: pd.Timestamp | None) -> _History:
     if transactions.empty:
         raise ValueError(f"{transactions_path(runs)} holds no transaction before {now}")
     return _History(transactions, labels)
+
+
+def _leave_out_unseen(history: _History, outcome_shares: pd.Series[float] | None) -> _History:
+    """Take away the labels of transactions whose outcome cannot be seen, whatever they say."""
+    shares = look_up_shares(history.labels["transaction_id"], outcome_shares)
+    return replace(history, labels=history.labels[shares > 0])
 
 
 def plan_split(
@@ -232,9 +249,10 @@ def _slice(rows: LabelledRows, split: TimeSplit, encoding: Encoding) -> Training
 def _check_leaks(config: FraudConfig, material: Material, history: _History) -> dict[str, float]:
     """Sound the alarms that need no fitted model."""
     training, encoding = material.training, material.training.encoding
-    later = [training.calibration, material.test]
+    train = training.train.take_once()
+    later = [part.take_once() for part in (training.calibration, material.test)]
     later_rows = pd.concat([part.transactions for part in later])
-    known = pd.concat([training.train.transactions, later_rows])
+    known = pd.concat([train.transactions, later_rows])
     generator = np.random.default_rng(config.seed)
     sample = np.sort(generator.choice(len(material.features), NUM_RECOMPUTED))
     sampled_ids = material.features["transaction_id"].iloc[sample].unique()
@@ -254,9 +272,9 @@ def _check_leaks(config: FraudConfig, material: Material, history: _History) -> 
         advance(1)
         area = check_shuffled_labels(
             fit_and_score,
-            train_matrix=training.train.matrix,
+            train_matrix=train.matrix,
             later_matrix=np.vstack([part.matrix for part in later]),
-            train_ids=training.train.transactions["transaction_id"],
+            train_ids=train.transactions["transaction_id"],
             later_ids=later_rows["transaction_id"],
             is_fraud=_truth_by_id(known),
             max_deviation=config.training.leaks.max_shuffled_auc_deviation,
@@ -279,6 +297,8 @@ def _find_request_features(chosen: FeatureSet) -> tuple[str, ...]:
     )
 
 
-def _hash_data(runs: Path) -> str:
+def _hash_data(runs: Path, outcome_shares: pd.Series[float] | None) -> str:
     hashes = f"{hash_file(transactions_path(runs))} {hash_file(labels_path(runs))}"
+    if outcome_shares is not None and (outcome_shares < 1).any():
+        hashes += " " + outcome_shares[outcome_shares < 1].sort_index().to_json()
     return hashlib.sha256(hashes.encode()).hexdigest()

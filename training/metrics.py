@@ -115,13 +115,15 @@ def recall_at_low_fpr(is_fraud: Booleans, scores: Floats) -> float:
     return float(summarise_ranks(count_ranks(is_fraud, scores))["recall_at_low_fpr"][0])
 
 
-def brier_score(is_fraud: Booleans, scores: Floats) -> float:
+def brier_score(is_fraud: Booleans, scores: Floats, *, weights: Floats | None = None) -> float:
     """Average the squared distance of probability and truth; 0 is perfect.
+
+    ``weights`` say for how many transactions each row stands; without them, for itself.
 
     >>> brier_score(np.array([True, False]), np.array([1.0, 0.5]))
     0.125
     """
-    return float(np.mean((scores - is_fraud) ** 2))
+    return float(np.average((scores - is_fraud) ** 2, weights=weights))
 
 
 def find_calibration_bins(scores: Floats) -> Integers:

@@ -13,7 +13,7 @@ from training.encoding import Booleans, Floats, Integers
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows in time order.
+    """Rows in time order; one that stands for several is there several times.
 
     Attributes:
         transactions: The contract's columns beside ``is_fraud``, ``label_time`` (both missing where
@@ -36,6 +36,10 @@ class LabelledRows:
         return self.take(
             part.select(self.transactions["event_time"], label_time=self.transactions["label_time"])
         )
+
+    def take_once(self) -> LabelledRows:
+        """Keep each transaction once, whatever it stands for."""
+        return self.take(~self.transactions["transaction_id"].duplicated().to_numpy())
 
     @property
     def is_fraud(self) -> Booleans:

@@ -149,6 +149,8 @@ def test_a_challenger_is_trained_shadowed_tried_and_promoted_and_a_bad_one_taken
     assert find_tagged_version(config.runs, KEY_TAG, key) == "2"
     assert train_challenger(config, at(config, 82), key, train=train) == "2"
     assert len(trainings) == 1
+    answered = features[features["event_time"].between(at(config, 75), at(config, 82), "neither")]
+    assert set(trainings[0]["outcome_shares"].index) == set(answered["transaction_id"])
 
     serve(config, features, 84, 92)
     third = tick(92)

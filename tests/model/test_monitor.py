@@ -16,7 +16,7 @@ from features.fraud_selection import FeatureSet
 from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
 from monitoring.fraud import observe, run_monitor
-from monitoring.fraud_retraining import judge_challenger
+from monitoring.fraud_retraining import judge_challenger, run_retraining
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 from training.artefact import load_artefact, load_reference, save_artefact
 from training.fraud import run_train
@@ -278,6 +278,47 @@ def test_the_gate_judges_on_the_last_matured_week(config, answer, upside_down, f
     assert result["retrain"]["average_precision_before"] == pytest.approx(
         average_precision_score(judged["is_fraud"].astype(bool), scores)
     )
+
+
+def test_the_gate_leaves_out_what_was_declined_and_weighs_what_was_let_through(
+    config, answer, features
+):
+    def hide(scores):
+        chance = np.where(np.arange(len(scores)) % 2, 0.0, 0.25)
+        return np.where(scores > np.quantile(scores, 0.95), chance, 1.0)
+
+    answer(86, 93, outcome_share=hide)
+    version, place = get_champion(config.runs)
+    model = load_artefact(place, version=version)
+    verdict = judge_challenger(config, champion=model, challenger=model, now=at(config, 100))
+
+    answered = features[features["event_time"].between(at(config, 86), at(config, 93))]
+    judged = answered.assign(share=hide(model.predict(answered)))
+    is_seen = (judged["event_time"] < at(config, 93)) & (judged["share"] > 0)
+    judged = judged[is_seen].merge(load_labels(config.runs), on="transaction_id")
+    assert set(judged["share"]) == {0.25, 1.0}
+    assert verdict.num_rows == len(judged)
+    assert verdict.champion_average_precision == pytest.approx(
+        average_precision_score(
+            judged["is_fraud"].astype(bool),
+            model.predict(judged),
+            sample_weight=1 / judged["share"],
+        )
+    )
+
+
+def test_a_challenger_is_trained_on_the_outcomes_the_log_says_can_be_seen(
+    config, answer, upside_down
+):
+    answer(75, 80, outcome_share=lambda scores: np.where(scores > 0.3, 0.0, 1.0))
+    shares = []
+
+    def train(config, **asked):
+        shares.append(asked["outcome_shares"])
+        return upside_down(config, **asked)
+
+    run_retraining(config, now=at(config, 100), train=train)
+    assert set(shares[0]) == {0.0, 1.0}
 
 
 def test_a_challenger_is_not_judged_on_days_it_was_made_from(config):

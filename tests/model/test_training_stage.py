@@ -215,6 +215,73 @@ def test_training_in_the_past_is_training_without_the_future(config, tmp_path):
     assert {name: with_future[name] for name in kept} == {name: without[name] for name in kept}
 
 
+@pytest.fixture(scope="module")
+def shares(config):
+    """What a service would have logged: each second fraud was declined, some others let through."""
+    labels = load_labels(config.runs).sort_values("transaction_id")
+    is_fraud = labels["is_fraud"].to_numpy(dtype=bool)
+    declined = labels[is_fraud]["transaction_id"].iloc[::2]
+    let_through = labels[~is_fraud]["transaction_id"].iloc[::50]
+    return pd.concat([pd.Series(0.0, index=declined), pd.Series(0.25, index=let_through)])
+
+
+@pytest.fixture(scope="module")
+def materials(config, shares):
+    """What training works with where every outcome is seen, and where not."""
+    every = fraud_material.load_material(config)
+    return every, fraud_material.load_material(config, outcome_shares=shares)
+
+
+def list_slices(material):
+    return material.training.train, material.training.calibration, material.test
+
+
+def test_what_was_declined_is_in_no_slice_and_what_was_let_through_counts_for_it(materials, shares):
+    for every, seen in zip(*map(list_slices, materials), strict=True):
+        ids = every.transactions["transaction_id"]
+        times = ids.map(shares).map({0.0: 0, 0.25: 4}).fillna(1).astype(int)
+        assert {0, 1, 4} == set(times)
+        assert seen.transactions["transaction_id"].tolist() == ids.repeat(times).tolist()
+        np.testing.assert_array_equal(seen.matrix, every.matrix.repeat(times, axis=0))
+
+
+def test_folds_leave_out_what_was_declined_too(materials):
+    every, seen = (material.training.folds[0] for material in materials)
+    assert 0 < seen.train_is_fraud.sum() < every.train_is_fraud.sum()
+    assert 0 < seen.valid_is_fraud.sum() < every.valid_is_fraud.sum()
+
+
+def test_a_declined_fraud_is_never_reported(materials, shares):
+    every, seen = materials
+    assert len(every.known_frauds) - len(seen.known_frauds) == (shares == 0).sum()
+
+
+def test_monitoring_is_handed_each_transaction_once_whether_its_outcome_is_seen_or_not(materials):
+    every, seen = materials
+    pd.testing.assert_frame_equal(seen.features, every.features)
+
+
+def test_the_same_files_with_other_outcomes_seen_are_other_data(materials, config):
+    every, seen = materials
+    assert seen.data_hash != every.data_hash
+    nothing_hidden = pd.Series(1.0, index=every.features["transaction_id"])
+    again = fraud_material.load_material(config, outcome_shares=nothing_hidden)
+    assert again.data_hash == every.data_hash
+
+
+def test_the_stage_trains_on_the_outcomes_it_was_told_are_seen(config, shares, monkeypatch):
+    asked = []
+
+    def stop(_config, **options):
+        asked.append(options["outcome_shares"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.fraud.load_material", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_train(config, outcome_shares=shares)
+    assert asked[0] is shares
+
+
 def save_past(config, transactions, labels, *, now):
     from data.fraud import save_checked
 

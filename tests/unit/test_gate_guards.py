@@ -26,6 +26,7 @@ def rows() -> pd.DataFrame:
             "challenger_score": score,
             "champion_cost": np.where(is_fraud, 50.0, 1.0),
             "challenger_cost": np.where(is_fraud, 50.0, 1.0),
+            "weight": 1.0,
         }
     )
 
@@ -47,6 +48,22 @@ def test_one_that_costs_clearly_more_is_turned_down(rows):
     verdict = guard(rows.assign(challenger_cost=rows["champion_cost"] * 1.2))
     assert not verdict.promote
     assert "instead of" in verdict.reasons[1]
+
+
+def test_what_was_let_through_costs_as_often_as_it_stands_for(rows):
+    is_let_through = rows.index % 100 == 1
+    dearer = rows.assign(challenger_cost=rows["champion_cost"] + 20.0 * is_let_through)
+    assert guard(dearer).promote
+    assert not guard(dearer.assign(weight=np.where(is_let_through, 20.0, 1.0))).promote
+
+
+def test_within_a_slice_too_what_was_let_through_counts_for_the_rest(rows):
+    is_let_through = rows.index % 20 == 0  # each a fraud paid by credit
+    worse = rows["champion_score"].mask(is_let_through, 0.2)
+    better = rows["champion_score"].mask(rows["is_fraud"] & ~is_let_through, 0.2)
+    changed = rows.assign(champion_score=better, challenger_score=worse)
+    assert guard(changed).promote
+    assert not guard(changed.assign(weight=np.where(is_let_through, 20.0, 1.0))).promote
 
 
 def test_one_that_ranks_a_slice_worse_is_turned_down_and_the_slice_is_named(rows):

@@ -58,7 +58,13 @@ def scored() -> pd.DataFrame:
     )
 
 
-def compare(scored: pd.DataFrame, champion: np.ndarray, challenger: np.ndarray, limits=LIMITS):
+def compare(
+    scored: pd.DataFrame,
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    limits=LIMITS,
+    weights: np.ndarray | None = None,
+):
     return compare_scores(
         scored["is_fraud"].to_numpy(),
         champion_scores=np.asarray(champion),
@@ -66,6 +72,7 @@ def compare(scored: pd.DataFrame, champion: np.ndarray, challenger: np.ndarray, 
         customer_id=scored["customer_id"],
         limits=limits,
         seed=0,
+        weights=weights,
     )
 
 
@@ -78,6 +85,17 @@ def test_a_better_challenger_is_promoted_with_the_evidence(scored):
     assert verdict.interval[0] < expected[1] - expected[0] < verdict.interval[1]
     assert verdict.challenger_brier_score == pytest.approx(
         brier_score_loss(scored["is_fraud"], scored["strong"])
+    )
+
+
+def test_a_row_counts_for_as_many_as_it_stands_for(scored):
+    weights = np.where(np.arange(4000) % 10 == 0, 20.0, 1.0)
+    verdict = compare(scored, scored["weak"], scored["strong"], weights=weights)
+    assert verdict.champion_average_precision == pytest.approx(
+        average_precision_score(scored["is_fraud"], scored["weak"], sample_weight=weights)
+    )
+    assert verdict.challenger_brier_score == pytest.approx(
+        brier_score_loss(scored["is_fraud"], scored["strong"], sample_weight=weights)
     )
 
 

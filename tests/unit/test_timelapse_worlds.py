@@ -6,7 +6,7 @@ import pytest
 
 from configs.schema import WorldSize, load_fraud_config
 from data.fraud_world import find_change, simulate_world
-from monitoring.timelapse_models import mask_outcomes, repeat_by_weight
+from monitoring.timelapse_models import mask_outcomes
 from monitoring.timelapse_policies import OURS, list_policies
 from monitoring.timelapse_worlds import plan_worlds
 
@@ -94,11 +94,6 @@ def test_ours_is_the_configurations_own_policy_over_as_many_looks(config):
     assert ours.rollout == config.rollout
     # 3 looks, one every 3 days, lie within 7 days
     assert ours.retraining == config.retraining.model_copy(update={"num_recent": 7})
-
-
-def test_a_row_is_there_as_often_as_it_stands_for():
-    weights = np.bincount(repeat_by_weight(np.array([1.0, 0.25, 0.0, 0.1])))
-    assert weights.tolist() == [1, 4, 1, 10]
 
 
 NOW = pd.Timestamp("2026-02-01", tz="UTC")
