@@ -100,6 +100,7 @@ def test_ten_slices_turn_a_challenger_that_is_no_worse_down_no_more_often_than_o
                 "challenger_score": scores[1],
                 "champion_cost": 1.0,
                 "challenger_cost": 1.0,
+                "weight": 1.0,
             }
         )
         turned_down += not guard(world).promote
