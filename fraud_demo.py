@@ -98,6 +98,7 @@ def _run_stages(config: FraudConfig, story: Story, *, is_simulated: bool) -> dic
         history["event_time"].iloc[-1],
         serve_from=config.demo.serve_from,
         replay_days=config.demo.replay_days,
+        late_days=config.demo.late_days,
     )
     with story.step("features"):
         built = run_features(config, as_of=calendar.serve)

@@ -17,11 +17,20 @@ from configs.schema import FraudConfig, WorldChange
 
 @dataclass(frozen=True)
 class Calendar:
-    """The demo's instants, UTC: service starts, world changes, replay ends, the present."""
+    """The demo's instants, UTC.
+
+    Attributes:
+        serve: The service starts.
+        change: The world changes.
+        replayed: The first days after the change end.
+        late: The last days begin; by then a model can have learnt from the change.
+        present: The history ends.
+    """
 
     serve: pd.Timestamp
     change: pd.Timestamp
     replayed: pd.Timestamp
+    late: pd.Timestamp
     present: pd.Timestamp
 
 
@@ -45,7 +54,12 @@ class Story:
 
 
 def plan_calendar(
-    first: pd.Timestamp, last: pd.Timestamp, *, serve_from: float, replay_days: int
+    first: pd.Timestamp,
+    last: pd.Timestamp,
+    *,
+    serve_from: float,
+    replay_days: int,
+    late_days: int,
 ) -> Calendar:
     """Lay the demo's instants into a history.
 
@@ -54,6 +68,7 @@ def plan_calendar(
         last: Time of the last one.
         serve_from: Share of the history's days after which the first model goes live.
         replay_days: Days scored over HTTP before the change, and as many after.
+        late_days: Days scored over HTTP at the end, at most.
 
     Raises:
         ValueError: If the history is too short for it.
@@ -69,7 +84,8 @@ def plan_calendar(
             f"the history has {num_days} days; the demo's calendar (demo.serve_from, "
             "demo.replay_days) reaches past its end"
         )
-    return Calendar(serve, change, replayed, present)
+    late = max(replayed, present.normalize() - pd.Timedelta(days=late_days - 1))
+    return Calendar(serve, change, replayed, late, present)
 
 
 def schedule_change(config: FraudConfig) -> FraudConfig:

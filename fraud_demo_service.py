@@ -1,11 +1,10 @@
-"""A served champion, a replayed stream and a change in the world become a promotion, seen live.
+"""A served champion and a changed world become what the loop makes of them, seen live.
 
-One service runs through all of it and is never restarted: the new champion must reach it by itself.
+One service runs through all of it and is never restarted: a new champion must reach it by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,18 +16,12 @@ from features.fraud_stream import connect_stream
 from features.store import FraudFeatureStore
 from features.store_build import materialise
 from fraud_demo_calendar import Calendar, Story
+from fraud_demo_loop import LoopStory
 from monitoring.fraud import run_monitor
-from serving.client import wait_for_version
 from serving.loadtest import run_load
 from serving.replay import replay_history
 from serving.server import find_free_port, start_service
-from training.fraud import run_train
-
-LAST_STRETCH = pd.Timedelta(hours=6)
-"""What the promoted model is asked to score, at the end of the history."""
-
-Replay = Callable[..., pd.DataFrame]
-"""Score the history from ``since`` to ``until`` over HTTP; answers, one row per transaction."""
+from training.registry import get_champion
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class Stream:
 def serve_through_change(
     config: FraudConfig, calendar: Calendar, story: Story, stream: Stream
 ) -> dict[str, Any]:
-    """Serve, replay, load, monitor, retrain and see the promotion, against one running service.
+    """Serve, replay, load, monitor and tick, against one running service.
 
     Args:
         config: Where the service listens, and what the stages are told.
@@ -62,18 +55,29 @@ def serve_through_change(
             transactions=stream.history,
             labels=stream.labels,
         )
-        load, quiet = _serve_unchanged(config, calendar, story, replay=replay, url=url)
-        alarmed = _serve_changed(config, calendar, story, replay=replay, stream=stream)
-        seen = None
-        if alarmed["retrain"]["promoted"]:
-            seen = _see_promotion(
-                calendar, story, replay=replay, url=url, version=alarmed["retrain"]["version"]
-            )
+        loop = LoopStory(config, url, replay, story)
+        first, _ = get_champion(config.runs)
+        loop.live_through(calendar.serve, calendar.change)
+        with story.step("load"):
+            load = run_load(config, url=url, now=calendar.change)
+        quiet = _report(config, story, calendar.serve, calendar.change, now=calendar.change)
+        story.tell(calendar.change, "First report", _describe_decision(quiet))
+        loop.live_through(calendar.change, calendar.replayed)
+        with story.step("labels mature"):
+            materialise(stream.store, stream.history, stream.labels, as_of=calendar.late)
+        alarmed = _report(config, story, calendar.change, calendar.replayed, now=calendar.late)
+        story.tell(
+            calendar.late,
+            "The days after the change, once their labels had matured",
+            _describe_decision(alarmed),
+        )
+        loop.live_through(calendar.late, calendar.present)
+    retrain = loop.describe(first=first)
     return {
         "serving": {
             **_pick_load(load),
-            "promotion_seen": seen,
-            "model_version": alarmed["retrain"]["version"],
+            "promotion_seen": loop.seen,
+            "model_version": retrain["version"],
         },
         "drift": {
             "detected": alarmed["drift"]["detected"],
@@ -81,65 +85,21 @@ def serve_through_change(
             "false_alarm_before_change": quiet["drift"]["detected"],
             "reports": [quiet["drift"], alarmed["drift"]],
         },
-        "retrain": alarmed["retrain"],
+        "retrain": retrain,
     }
 
 
-def _serve_unchanged(
-    config: FraudConfig, calendar: Calendar, story: Story, *, replay: Replay, url: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Replay and report the days before the change; a load run follows them."""
-    with story.step("replay"):
-        replay(since=calendar.serve, until=calendar.change)
-    with story.step("load"):
-        load = run_load(config, url=url, now=calendar.change)
+def _report(
+    config: FraudConfig,
+    story: Story,
+    since: pd.Timestamp,
+    until: pd.Timestamp,
+    *,
+    now: pd.Timestamp,
+) -> dict[str, Any]:
+    """Report on some days, and leave the decision to the loop."""
     with story.step("monitoring"):
-        quiet = run_monitor(
-            config, now=calendar.change, since=calendar.serve, until=calendar.change
-        )
-    story.tell(calendar.change, "First report", _describe_decision(quiet))
-    return load, quiet
-
-
-def _serve_changed(
-    config: FraudConfig, calendar: Calendar, story: Story, *, replay: Replay, stream: Stream
-) -> dict[str, Any]:
-    """Replay the days after the change; report them, and retrain, once labels have matured."""
-    with story.step("replay"):
-        replay(since=calendar.change, until=calendar.replayed)
-    with story.step("monitoring and retraining"):
-        materialise(stream.store, stream.history, stream.labels, as_of=calendar.present)
-        alarmed = run_monitor(
-            config,
-            now=calendar.present,
-            since=calendar.change,
-            until=calendar.replayed,
-            train=run_train,
-        )
-    story.tell(
-        calendar.present,
-        "After the change, once labels had matured",
-        f"of {calendar.change:%Y-%m-%d} to {calendar.replayed:%Y-%m-%d}: "
-        + _describe_decision(alarmed),
-    )
-    return alarmed
-
-
-def _see_promotion(
-    calendar: Calendar, story: Story, *, replay: Replay, url: str, version: str
-) -> dict[str, Any]:
-    """Wait until the running service answers with ``version``, and score the last hours with it."""
-    seen = wait_for_version(url, version)
-    answers = replay(since=calendar.present - LAST_STRETCH, until=calendar.present)
-    assert set(answers["model_version"]) <= {seen["version"]}, "answers of two models"
-    story.tell(
-        calendar.present,
-        "Promotion",
-        f"the running service, not restarted, took version {seen['version']} up"
-        f" {seen['seconds']:.1f} s after the gate and answered {len(answers):,}"
-        " transactions with it",
-    )
-    return seen
+        return run_monitor(config, now=now, since=since, until=until)
 
 
 def _describe_decision(result: dict[str, Any]) -> str:

@@ -217,6 +217,7 @@ class RolloutSection(Frozen):
     max_wait_days: PositiveFloat
     max_latency_ratio: Annotated[float, Field(gt=1.0)]
     max_decline_ratio: Annotated[float, Field(gt=1.0)]
+    max_decline_change: Share
     max_cost_increase: Annotated[float, Field(ge=0.0)]
 
 
@@ -244,6 +245,7 @@ class DemoSection(Frozen):
 
     serve_from: Share
     replay_days: PositiveInt
+    late_days: PositiveInt
     change: Change
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ import pandas as pd
 from training.bootstrap import draw_customers
 from training.encoding import Booleans, Floats
 
+NOTICEABLE_MS = 0.5
+"""A decision that takes less than this longer is not slower for anybody."""
 MIN_ROWS = 100
 """Of each arm: fewer say little about a median or a share of some per cent."""
 
@@ -43,6 +45,13 @@ class ArmFinding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Limit(NamedTuple):
+    """How far two means may lie apart; a breach is beyond both."""
+
+    ratio: float
+    change: float
+
+
 def compare_answers(
     champion: pd.DataFrame,
     challenger: pd.DataFrame,
@@ -50,6 +59,7 @@ def compare_answers(
     slices: tuple[str, ...],
     max_latency_ratio: float,
     max_decline_ratio: float,
+    max_decline_change: float,
 ) -> tuple[ArmFinding, ...]:
     """Compare what two arms said to comparable rows, before any outcome is known.
 
@@ -60,6 +70,8 @@ def compare_answers(
         slices: Columns within whose values declines are compared too, where both have rows.
         max_latency_ratio: Of the median times, challenger to champion.
         max_decline_ratio: Of the shares declined and of the mean scores, either way.
+        max_decline_change: Of the same, in [0, 1]; a breach is beyond both. A challenger that
+            learnt of more fraud declines several times as much, and still very little.
 
     Returns:
         Findings on rows, latency, scores, declines and each slice that is breached.
@@ -69,12 +81,13 @@ def compare_answers(
         reason = f"{len(challenger)} rows of the challenger beside {len(champion)} of the champion"
         return (ArmFinding("rows", "wait", f"{reason}; {MIN_ROWS} are needed", counts),)
     arms = (champion, challenger)
+    limit = _Limit(max_decline_ratio, max_decline_change)
     scores = [arm["score"].to_numpy(np.float64) for arm in arms]
     declines = [(arm["decision"] == "decline").to_numpy() for arm in arms]
     findings = [
         _compare_latency(champion["latency_ms"], challenger["latency_ms"], max_latency_ratio),
-        _compare_means("scores", "the mean score", *scores, limit=max_decline_ratio),
-        _compare_means("declines", "the share declined", *declines, limit=max_decline_ratio),
+        _compare_means("scores", "the mean score", *scores, limit=limit),
+        _compare_means("declines", "the share declined", *declines, limit=limit),
     ]
     for name in slices:
         for value in sorted(set(champion[name].dropna()) & set(challenger[name].dropna())):
@@ -85,7 +98,7 @@ def compare_answers(
                 f"declines of {name}={value}",
                 f"the share declined where {name} is {value}",
                 *inside,
-                limit=max_decline_ratio,
+                limit=limit,
             )
             findings += [found] if found.verdict == "breach" else []
     return tuple(findings)
@@ -95,7 +108,7 @@ def _compare_latency(
     champion: pd.Series[float], challenger: pd.Series[float], limit: float
 ) -> ArmFinding:
     medians = float(champion.median()), float(challenger.median())
-    is_slow = medians[1] > limit * medians[0]
+    is_slow = medians[1] > max(limit * medians[0], medians[0] + NOTICEABLE_MS)
     return ArmFinding(
         "latency",
         "breach" if is_slow else "ok",
@@ -111,7 +124,7 @@ def _compare_means(
     champion: Floats | Booleans,
     challenger: Floats | Booleans,
     *,
-    limit: float,
+    limit: _Limit,
 ) -> ArmFinding:
     """Compare two means by their ratio, half an event added to each so that none is zero.
 
@@ -122,18 +135,23 @@ def _compare_means(
     distance = abs(second - first)
     error = float(np.hypot(first_error, second_error))
     ratio = float(np.exp(second - first))
-    is_beyond = distance > np.log(limit) and distance > NUM_ERRORS * error
+    is_beyond = (
+        distance > max(np.log(limit.ratio), NUM_ERRORS * error)
+        and abs(challenger.mean() - champion.mean()) > limit.change
+    )
     return ArmFinding(
         guard,
         "breach" if is_beyond else "ok",
         f"{what} is {challenger.mean():.4f}, the champion's {champion.mean():.4f}: "
-        f"{ratio:.2g} times, {limit:g} either way is allowed",
+        f"{ratio:.2g} times; {limit.ratio:g} either way is allowed, or a change of "
+        f"{limit.change:g}",
         {
             "champion": float(champion.mean()),
             "challenger": float(challenger.mean()),
             "ratio": ratio,
             "log_ratio_error": error,
-            "limit": limit,
+            "limit": limit.ratio,
+            "change_limit": limit.change,
         },
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import read_json
+from configs.terminal import format_name
 from monitoring.markdown_table import build_table, describe_run
 
 TITLES = {
@@ -14,7 +15,6 @@ TITLES = {
     "history": "Historical join through Feast",
     "stream": "The stream",
     "device": "CPU and GPU",
-    "alarms": "False alarms",
 }
 """Names of the benches, each the name of its file too."""
 SERVING_TITLES = {
@@ -22,6 +22,8 @@ SERVING_TITLES = {
     "serving-steps": "The steps to it",
     "pipeline": "The whole path",
 }
+
+LOOP_TITLES = {"alarms": "False alarms in worlds that do not change"}
 
 
 def build_benchmark_tables(folder: Path, *, titles: Mapping[str, str] = TITLES) -> Iterator[str]:
@@ -50,6 +52,35 @@ def build_bench_tables(result: Mapping[str, Any]) -> Iterator[str]:
         yield from build_table({_name(target): _judge(target) for target in result["targets"]})
         yield ""
     yield describe_run(result["environment"])
+
+
+def build_timelapse_tables(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a time-lapse: a table per world, the targets, what speaks against ours."""
+    for world in dict.fromkeys(row["world"] for row in result["rows"]):
+        yield from ("", f"### {format_name(world).capitalize()}", "")
+        rows = {str(row["policy"]): row for row in result["rows"] if row["world"] == world}
+        hidden = ("name", "world", "policy")
+        yield from build_table(
+            {name: {k: v for k, v in row.items() if k not in hidden} for name, row in rows.items()}
+        )
+        yield from ("", f"![Average precision by day, {world}](pictures/{world}.svg)")
+    yield ""
+    yield from build_table(
+        {
+            str(target["name"]): {
+                "value": target["value"],
+                "target": f"{'≥' if target['sense'] == 'at_least' else '≤'} {target['target']:,g}",
+                "met": target["met"],
+            }
+            for target in result["targets"]
+        }
+    )
+    yield ""
+    yield from (f"- {note}" for note in result["notes"])
+    yield ""
+    yield f"{result['served_days']} served days, {result['seconds']:.0f} s in all. " + describe_run(
+        result["environment"]
+    )
 
 
 def _name(target: Mapping[str, Any]) -> str:

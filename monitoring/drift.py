@@ -63,7 +63,7 @@ def measure_drift(
         seed: For sampling rows above ``limits.max_rows``, and the reference's above
             ``REFERENCE_RATIO`` times as many.
         report: Where to write Evidently's page (and its JSON beside it); ``None`` writes none, and
-            takes a twentieth of the time.
+            takes a fraction of the time.
 
     Returns:
         The verdict. Fewer than ``limits.min_rows`` rows are never drift.

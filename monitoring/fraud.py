@@ -48,9 +48,9 @@ def run_monitor(
 
     Returns:
         ``rows``, ``num_truncated`` (segments of the log that a killed service left unfinished; what
-        is whole of them is read), ``quality``, ``drift``, ``performance``, ``decision``,
-        ``retrain``, ``wrote`` and ``next``; the same is in ``monitor.json``, beside Evidently's
-        ``report.html``.
+        is whole of them is read), ``quality``, ``drift``, ``base_rate``, ``performance``,
+        ``estimate``, ``gap``, ``alarms``, ``decision``, ``retrain``, ``wrote`` and ``next``; the
+        same is in ``monitor.json``, beside Evidently's ``report.html``.
 
     Raises:
         FileNotFoundError: If there is no champion or no prediction.

@@ -80,6 +80,7 @@ def weigh_evidence(
                 max_average_precision_drop=limits.max_matured_average_precision_drop,
                 max_cost_increase=limits.max_matured_cost_increase,
                 min_frauds=limits.min_matured_frauds,
+                false_alarm_rate=limits.false_alarm_rate,
             ),
             num_resamples=config.training.num_bootstrap,
             seed=config.seed,

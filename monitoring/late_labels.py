@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from monitoring.realised_metrics import METRICS, measure_effective_size, resample_metrics
 from training.bootstrap import draw_customers, find_interval
@@ -32,11 +33,13 @@ class PerformanceLimits:
         max_average_precision_drop: Share of the expected that may be lost, in [0, 1].
         max_cost_increase: Of the expected, as a share of it.
         min_frauds: Fewest matured frauds, in effective number, that give a number.
+        false_alarm_rate: How often chance alone may make either of the two seem worse.
     """
 
     max_average_precision_drop: float
     max_cost_increase: float
     min_frauds: int
+    false_alarm_rate: float
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ def _judge(
         "average_precision": (-1.0, limits.max_average_precision_drop),
         "cost_per_1000": (1.0, limits.max_cost_increase),
     }
+    quantile = float(norm.ppf(1 - limits.false_alarm_rate))
     worse, found = False, []
     for name, (worse_sign, share) in allowed.items():
         if name not in metrics:
@@ -223,7 +227,7 @@ def _judge(
             continue
         found[-1] += f" where {expected[name]:.4g} was expected"
         loss = worse_sign * (metrics[name] - expected[name])
-        chance = NORMAL_95 * _measure_error(metrics, expected, name)
+        chance = quantile * _measure_error(metrics, expected, name)
         worse |= loss > share * expected[name] and loss > chance
     return worse, "; ".join(found)
 

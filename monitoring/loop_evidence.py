@@ -52,6 +52,7 @@ def compare_arms(
         slices=tuple(name for name in SLICES if name in answers),
         max_latency_ratio=limits.max_latency_ratio,
         max_decline_ratio=limits.max_decline_ratio,
+        max_decline_change=limits.max_decline_change,
     )
     versions = others["model_version"].unique()
     if len(versions) != 1:

@@ -101,8 +101,8 @@ def price_answers(known: pd.DataFrame, prices: Prices) -> Floats:
 def measure_effective_size(weights: Floats) -> float:
     """Return how many rows of weight 1 these rows are worth.
 
-    >>> measure_effective_size(np.array([1.0, 1.0])), measure_effective_size(np.array([1.0, 20.0]))
-    (2.0, 1.0997506234413964)
+    >>> round(measure_effective_size(np.array([1.0, 20.0])), 2)
+    1.1
     """
     return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.size else 0.0
 
@@ -115,14 +115,13 @@ def _resample_card_precision(known: pd.DataFrame, bootstrap: CustomerBootstrap) 
     """
     is_seen = known["is_fraud"].notna().to_numpy()
     weights = _find_riskiest_weights(known, bootstrap)
-    kept = is_seen & (weights > 0)
-    rows = known[kept]
+    rows = known[is_seen]
     return resample_card_precision(
         rows["is_fraud"].to_numpy(dtype=bool),
         rows["score"].to_numpy(dtype=np.float64),
         event_time=rows["event_time"],
-        bootstrap=bootstrap.take(kept),
-        weights=weights[kept],
+        bootstrap=bootstrap.take(is_seen),
+        weights=weights[is_seen],
     )
 
 

@@ -2,27 +2,34 @@
 
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
 where they were run, the handbook benchmark into docs/handbook.md, the benches into
-docs/benchmarks.md and docs/serving.md and the load generator's into docs/load.md; it replaces what
-stands between two markers and nothing else.
+docs/benchmarks.md, docs/serving.md and docs/load.md, the time-lapse into docs/loop.md; it replaces
+what stands between two markers and nothing else, and copies the pictures that the documents show.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from configs.files import read_json, write_whole
 from configs.terminal import format_name, format_value
 from monitoring.benchmark_table import (
+    LOOP_TITLES,
     SERVING_TITLES,
     build_bench_tables,
     build_benchmark_tables,
+    build_timelapse_tables,
 )
 from monitoring.handbook_table import build_handbook_tables
 from monitoring.report import format_score
 
+PICTURES = (
+    *("serving.svg", "serving-stages.svg", "pipeline.svg"),
+    *("unchanged.svg", "gradual.svg", "abrupt.svg", "broken_feed.svg"),
+)
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -112,11 +119,22 @@ def _escape(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def copy_pictures(folders: Iterable[Path], *, into: Path) -> None:
+    """Copy the pictures that the documents show, where a run has drawn them anew."""
+    for folder in folders:
+        for picture in sorted(folder.glob("*.svg")):
+            if picture.name in PICTURES:
+                into.mkdir(parents=True, exist_ok=True)
+                with write_whole(into / picture.name) as part:
+                    part.write_bytes(picture.read_bytes())
+
+
 def main() -> None:
     """Rewrite the tables of README.md and docs/ from what lies in the current folder's runs/."""
     demo, benches = Path("runs/demo/summary.json"), Path("runs/bench")
     handbook = Path("runs/fraud/handbook/handbook.json")
-    if not any(path.exists() for path in (demo, benches, handbook)):
+    timelapse = Path("runs/fraud/timelapse/timelapse.json")
+    if not any(path.exists() for path in (demo, benches, handbook, timelapse)):
         sys.exit("error: nothing was run here; run make demo first, from the repository's root")
     try:
         if demo.is_file():
@@ -132,6 +150,13 @@ def main() -> None:
             replace_marked(
                 Path("docs/load.md"), build_bench_tables(read_json(benches / "load.json"))
             )
+        if timelapse.is_file():
+            tables = chain(
+                build_timelapse_tables(read_json(timelapse)),
+                build_benchmark_tables(benches, titles=LOOP_TITLES),
+            )
+            replace_marked(Path("docs/loop.md"), tables)
+        copy_pictures((benches, timelapse.parent), into=Path("docs/pictures"))
     except ValueError as error:
         sys.exit(f"error: {error}")
 

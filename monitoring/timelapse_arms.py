@@ -79,6 +79,7 @@ def compare_arms(
         slices=tuple(columns),
         max_latency_ratio=config.rollout.max_latency_ratio,
         max_decline_ratio=config.rollout.max_decline_ratio,
+        max_decline_change=config.rollout.max_decline_change,
     )
     rows = answered.index.to_numpy()
     cost = _compare_costs(config, answers, champion, challenger, rows=rows, now=now)

@@ -1,8 +1,8 @@
 """A configuration becomes a running ``bentoml serve``, and leaves no process behind when it ends.
 
-The service runs in a process group of its own, so that it can be stopped as a whole: BentoML's
-supervisor is asked to end, and after ``STOP_SECONDS`` the group is killed. Everything BentoML
-writes stays below ``runs``, and it tells nobody that it runs.
+The service runs in a session of its own, and is stopped as a whole: BentoML's supervisor is asked
+to end, and after ``STOP_SECONDS`` it is killed with all that it started. Everything BentoML writes
+stays below ``runs``, and it tells nobody that it runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 import httpx
+import psutil
 
 from configs.files import write_json
 from configs.progress import show_progress
@@ -220,12 +221,22 @@ def _check_not_refused(state: dict[str, Any]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the supervisor to end; then kill whatever is left of its group."""
+    """Ask the supervisor to end; then kill whatever is left of it.
+
+    Workers are in process groups of their own, and are nobody's children once the supervisor has
+    gone: so they are looked up before.
+    """
+    started: list[psutil.Process] = []
     try:
+        with suppress(psutil.NoSuchProcess):
+            started = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
     finally:  # even if a second Ctrl-C comes while waiting
+        for left in started:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -22,7 +22,12 @@ def make_arm(
 
 def judge(champion: pd.DataFrame, challenger: pd.DataFrame, *slices: str) -> dict[str, str]:
     findings = compare_answers(
-        champion, challenger, slices=slices, max_latency_ratio=1.5, max_decline_ratio=2.0
+        champion,
+        challenger,
+        slices=slices,
+        max_latency_ratio=1.5,
+        max_decline_ratio=2.0,
+        max_decline_change=0.03,
     )
     return {finding.guard: finding.verdict for finding in findings}
 
@@ -45,6 +50,16 @@ def test_a_slower_challenger_is_a_breach_and_a_faster_one_is_not(ms, verdict):
 @pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (10, "breach")])
 def test_declining_far_more_or_far_less_is_a_breach(declines, verdict):
     assert judge(make_arm(declines=50), make_arm(declines=declines))["declines"] == verdict
+
+
+def test_three_times_as_many_declines_are_no_breach_where_both_are_few():
+    champion, challenger = make_arm(10_000, declines=100), make_arm(10_000, declines=300)
+    assert judge(champion, challenger)["declines"] == "ok"
+
+
+@pytest.mark.parametrize(("ms", "verdict"), [(0.6, "ok"), (0.8, "breach")])
+def test_nobody_notices_a_third_of_a_millisecond(ms, verdict):
+    assert judge(make_arm(ms=0.2), make_arm(ms=ms))["latency"] == verdict
 
 
 def test_one_decline_against_three_is_chance():

@@ -13,18 +13,27 @@ def instant(text):
 
 def test_the_calendar_counts_whole_days_from_the_first_midnight():
     calendar = plan_calendar(
-        instant("2026-01-01T07:00"), instant("2026-01-20T12:00"), serve_from=0.5, replay_days=2
+        instant("2026-01-01T07:00"),
+        instant("2026-01-20T12:00"),
+        serve_from=0.5,
+        replay_days=2,
+        late_days=3,
     )
     assert calendar.serve == instant("2026-01-11")
     assert calendar.change == instant("2026-01-13")
     assert calendar.replayed == instant("2026-01-15")
+    assert calendar.late == instant("2026-01-18")
     assert calendar.present > instant("2026-01-20T12:00")
 
 
 def test_a_history_too_short_for_the_calendar_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="the history has 3 days"):
         plan_calendar(
-            instant("2026-01-01"), instant("2026-01-03T10:00"), serve_from=0.65, replay_days=3
+            instant("2026-01-01"),
+            instant("2026-01-03T10:00"),
+            serve_from=0.65,
+            replay_days=3,
+            late_days=3,
         )
 
 

@@ -48,7 +48,7 @@ REQUEST = render(json.dumps(VALID).encode())
 
 
 class World:
-    """A server whose protocol is the lane's, with a scorer whose store can be made to wait."""
+    """Connections of the lane's protocol, to a scorer whose store can be made to wait."""
 
     def __init__(self) -> None:
         self.store = FakeStore({"ann": 2})
@@ -65,25 +65,18 @@ class World:
             max_body_bytes=1_000_000,
         )
         self.state = ServerState()
-        self._address = ("127.0.0.1", 0)
+        self._config = Config(FastLane(_no_other_route, lambda: self.lane), log_config=None)
+        self._protocol = type("P", (LaneProtocol,), {"find_lane": staticmethod(lambda: self.lane)})
         self._clients: list[Client] = []
 
-    async def serve(self) -> asyncio.Server:
-        protocol = type("P", (LaneProtocol,), {"find_lane": staticmethod(lambda: self.lane)})
-        config = Config(FastLane(_no_other_route, lambda: self.lane), log_config=None)
-        server = await asyncio.get_running_loop().create_server(
-            lambda: protocol(config, self.state, {}), *self._address
+    async def connect(self) -> Client:
+        """Open a connection of which the system keeps little that is not read."""
+        theirs, ours = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self._protocol(self._config, self.state, {}), ours
         )
-        self._address = server.sockets[0].getsockname()
-        return server
-
-    async def connect(self, *, receive_bytes: int | None = None) -> Client:
-        plain = socket.socket()
-        if receive_bytes is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        plain.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(plain, self._address)
-        client = Client(*await asyncio.open_connection(sock=plain))
+        client = Client(*await asyncio.open_unix_connection(sock=theirs))
         self._clients.append(client)
         return client
 
@@ -130,11 +123,9 @@ class Client:
 def run(scenario: Callable[[World], Awaitable[Any]]) -> Any:
     async def play() -> Any:
         world = World()
-        server = await world.serve()
         try:
             return await asyncio.wait_for(scenario(world), 120)  # the first compiles the kernel
         finally:
-            server.close()
             await asyncio.wait_for(world.end(), 20)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -204,10 +195,8 @@ def test_a_body_that_is_refused_anyway_is_not_decoded():
 
 def test_a_client_that_does_not_read_is_answered_no_further_until_it_does():
     async def scenario(world: World) -> Any:
-        client = await world.connect(receive_bytes=4096)
+        client = await world.connect()
         (server_side,) = world.state.connections
-        plain = server_side.transport.get_extra_info("socket")  # type: ignore[union-attr]
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         flow: FlowControl = server_side.flow  # type: ignore[union-attr]
         num_sent = 0

@@ -55,7 +55,7 @@ def measure(
         outcomes.assign(customer_id=outcomes["transaction_id"]),
         expected=expected or {},
         prices=Prices(review_fee=3.0, false_decline_goodwill=15.0),
-        limits=PerformanceLimits(max_drop, max_cost_increase, min_frauds),
+        limits=PerformanceLimits(max_drop, max_cost_increase, min_frauds, false_alarm_rate=0.025),
         num_resamples=200,
         seed=0,
     )
@@ -154,6 +154,21 @@ def test_what_was_expected_is_uncertain_too(outcomes):
     vague = {**known, "average_precision_interval": [expected - 0.2, expected + 0.2]}
     assert measure(outcomes, expected=known, max_drop=0.0).is_degraded
     assert not measure(outcomes, expected=vague, max_drop=0.0).is_degraded
+
+
+def test_the_rarer_a_false_alarm_may_be_the_more_it_takes(outcomes):
+    low, high = measure(outcomes).metrics["average_precision_interval"]
+    expected = measure(outcomes).metrics["average_precision"] + 1.1 * (high - low) / 2
+    for rate, is_degraded in ((0.025, True), (0.01, False)):
+        performance = measure_performance(
+            outcomes.assign(customer_id=outcomes["transaction_id"]),
+            expected={"average_precision": expected},
+            prices=Prices(review_fee=3.0, false_decline_goodwill=15.0),
+            limits=PerformanceLimits(0.0, 0.25, 1, false_alarm_rate=rate),
+            num_resamples=200,
+            seed=0,
+        )
+        assert performance.is_degraded is is_degraded
 
 
 def test_a_cost_above_the_expected_counts_as_degraded_and_one_below_does_not(outcomes):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 
+import psutil
 import pytest
 
 from configs.schema import load_fraud_config
-from serving.server import _check_not_refused, check_can_serve, find_free_port, start_service
+from serving.server import _check_not_refused, check_can_serve, find_free_port, start_service, stop
 
 
 def test_a_port_in_use_is_told_before_anything_starts(tmp_path):
@@ -41,3 +43,18 @@ def test_a_service_that_refused_its_only_champion_is_not_waited_for():
         {"model_version": None, "refused": None},
     ):
         assert _check_not_refused(state) is None
+
+
+def test_a_worker_does_not_outlive_a_supervisor_that_ends_without_ending_it():
+    supervisor = subprocess.Popen(
+        ["sh", "-c", "setsid sh -c 'echo $$; exec sleep 60' & wait"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert supervisor.stdout is not None
+    worker = psutil.Process(int(supervisor.stdout.readline()))
+    supervisor.stdout.close()
+    stop(supervisor)
+    _, alive = psutil.wait_procs([worker], timeout=20)
+    assert alive == []

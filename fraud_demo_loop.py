@@ -1,0 +1,139 @@
+"""Days are served and ticked one after another, until the history's next instant in the story.
+
+The loop is the one of ``throughline fraud tick``; the demo only turns the clock. What it decides is
+its own affair: the story tells it, whatever it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from configs.schema import FraudConfig
+from fraud_demo_calendar import Story
+from monitoring.fraud_retraining import describe_retraining
+from monitoring.loop_machine import advance_loop
+from monitoring.loop_store import LoopStore
+from monitoring.loop_tables import get_database_url, open_database
+from monitoring.loop_wiring import build_parts
+from monitoring.retrain import GateVerdict
+from serving.client import wait_for_version
+from training.fraud import run_train
+
+Replay = Callable[..., pd.DataFrame]
+"""Score the history from ``since`` to ``until`` over HTTP; answers, one row per transaction."""
+
+DAY = pd.Timedelta(days=1)
+TITLES = {
+    "training": "A challenger is trained",
+    "judging": "The challenger is judged",
+    "rejected": "Turned down",
+    "shadow": "In the shadow",
+    "canary": "Canary",
+    "watching": "Promotion",
+    "rolled_back": "Taken back",
+    "failed": "The attempt failed",
+    "superseded": "Another hand was faster",
+}
+
+
+@dataclass
+class LoopStory:
+    """The loop beside a running service.
+
+    Attributes:
+        config: The fraud problem's configuration.
+        url: The service, which is never restarted.
+        replay: Scores days of the history.
+        story: Gains each step's seconds and events.
+        ticks: What each tick gave, as ``advance_loop``.
+        seen: When the service took the last promotion up, as ``wait_for_version``.
+    """
+
+    config: FraudConfig
+    url: str
+    replay: Replay
+    story: Story
+    ticks: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, Any] | None = None
+
+    def live_through(self, since: pd.Timestamp, until: pd.Timestamp) -> None:
+        """Serve each day, and tick at its end."""
+        start = since
+        while start < until:
+            end = min(start + DAY, until)
+            with self.story.step("replay"):
+                self.replay(since=start, until=end)
+            with self.story.step("the loop"):
+                self._tick(end)
+            start = end
+
+    def _tick(self, now: pd.Timestamp) -> None:
+        tick = advance_loop(self.config, now=now, parts=build_parts(run_train))
+        for step in tick["transitions"]:
+            self._tell(now, step)
+        if any(step["to_state"] == "watching" for step in tick["transitions"]):
+            self.seen = wait_for_version(self.url, tick["champion"])
+        self.ticks.append(tick)
+
+    def _tell(self, now: pd.Timestamp, step: dict[str, Any]) -> None:
+        title = TITLES.get(step["to_state"])
+        if title is not None and step["from_state"] != step["to_state"]:
+            self.story.tell(now, title, f"{step['trigger_key']}: {'; '.join(step['reasons'])}")
+
+    def describe(self, *, first: str) -> dict[str, Any]:
+        """Return what came of it, as ``monitoring.fraud_retraining.describe_retraining``.
+
+        Args:
+            first: The version that served in the beginning.
+
+        Returns:
+            Of the attempt that came furthest, or ``triggered`` false; besides, ``decisions``: each
+            tick's ``now``, ``action`` and ``reasons``, and ``transitions``.
+        """
+        steps = [step for tick in self.ticks for step in tick["transitions"]]
+        return {
+            **_describe_best(steps, first, self._list_challengers()),
+            "decisions": [
+                {
+                    "now": tick["now"],
+                    "action": tick["decision"]["action"],
+                    "reasons": tick["decision"]["reasons"],
+                    "state": tick["state"],
+                }
+                for tick in self.ticks
+            ],
+            "transitions": [
+                {name: value for name, value in step.items() if name != "evidence"}
+                for step in steps
+            ],
+        }
+
+    def _list_challengers(self) -> dict[str, str | None]:
+        """Read which version each attempt trained, by trigger key."""
+        url = get_database_url(self.config.runs, self.config.retraining.database_url)
+        with open_database(url) as engine:
+            attempts = LoopStore(engine).load_attempts()
+        return {attempt.trigger_key: attempt.challenger for attempt in attempts}
+
+
+def _describe_best(
+    steps: Sequence[dict[str, Any]], first: str, challengers: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Describe the attempt that was promoted, else the last one that was judged."""
+    judged = [step for step in steps if step["from_state"] == "judging"]
+    if not judged:
+        return describe_retraining(None, champion=first)
+    promoted = {step["trigger_key"] for step in steps if step["to_state"] == "watching"}
+    best = next((step for step in judged if step["trigger_key"] in promoted), judged[-1])
+    verdict = _read_verdict(best, is_promoted=best["trigger_key"] in promoted)
+    return describe_retraining(verdict, champion=first, challenger=challengers[best["trigger_key"]])
+
+
+def _read_verdict(step: dict[str, Any], *, is_promoted: bool) -> GateVerdict:
+    """Rebuild the gate's verdict from its record; without a gate there is none but the outcome."""
+    evidence = {"num_rows": 0, "num_frauds": 0, **step["evidence"], "promote": is_promoted}
+    return GateVerdict(**{**evidence, "reasons": tuple(step["reasons"])})
