@@ -48,8 +48,13 @@ demo: $(INSTALLED) ## the whole story, raw events to a promoted model; DEMO_ARGS
 
 # The stack's tests hold real processes to deadlines, so they have the machine to themselves.
 test: $(INSTALLED) ## every test: unit, parity, model, stack; TEST_ARGS="tests/unit -k window"
-	$(if $(TEST_ARGS),$(PY) -m pytest $(TEST_ARGS),$(PY) -m pytest --ignore=tests/stack -n auto --dist loadfile)
-	$(if $(TEST_ARGS),,$(PY) -m pytest tests/stack)
+ifdef TEST_ARGS
+	$(PY) -m pytest $(TEST_ARGS)
+else
+	@failed=0; set -x; \
+	  $(PY) -m pytest --ignore=tests/stack -n auto --dist loadfile || failed=1; \
+	  $(PY) -m pytest tests/stack || failed=1; exit $$failed
+endif
 
 check: $(INSTALLED) ## format, lint, types and the import contracts; changes nothing
 	$(PY) -m ruff format --check .

@@ -188,6 +188,7 @@ class MonitoringSection(Frozen):
     max_matured_cost_increase: Annotated[float, Field(ge=0.0)]
     min_matured_frauds: PositiveInt
     gate_confidence: Share
+    gate_margin: Share
     max_brier_increase: Annotated[float, Field(ge=0.0)]
 
 

@@ -65,7 +65,7 @@ class QualityLimits:
     max_unit_ratio: float
     max_duplicate_share: float
     max_degraded_share: float
-    max_out_of_range_share: float = 0.04
+    max_out_of_range_share: float = 0.05
     max_volume_ratio: float = 2.0
     max_age_hours: float = 24.0
 

@@ -89,6 +89,7 @@ def judge_challenger(
         scores = {model.version: model.predict(features) for model in (champion, challenger)}
         limits = GateLimits(
             confidence=config.monitoring.gate_confidence,
+            margin=config.monitoring.gate_margin,
             min_frauds=config.monitoring.min_matured_frauds,
             max_brier_increase=config.monitoring.max_brier_increase,
         )

@@ -51,8 +51,12 @@ class GateLimits:
     """What a challenger must show.
 
     Attributes:
-        confidence: Mass of the central interval of the difference, whose lower end must be above
-            0: at 0.9 a challenger that is no better passes one time in twenty.
+        confidence: Mass of the central interval of the difference.
+        margin: How far below 0 that interval's lower end may lie, in average precision, where the
+            difference itself is above 0. At 0 the challenger must be shown to be better: at a
+            confidence of 0.9 one that is no better passes one time in twenty. Above 0 it must be
+            better as far as one sees, and not much worse as far as chance allows: a week holds too
+            few frauds to show a gain of 0.02, and weeks without it add up.
         min_frauds: Fewest frauds that decide anything.
         max_brier_increase: How much worse the challenger's probabilities may be, as a share of the
             champion's Brier score: ranking better is no licence to misstate risks, since decisions
@@ -64,6 +68,7 @@ class GateLimits:
     min_frauds: int
     max_brier_increase: float
     num_resamples: int = 1000
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,15 @@ def compare_scores(
     tail = (1 - limits.confidence) / 2
     low, high = np.nanquantile((challenger - champion)[1:], [tail, 1 - tail])
     briers = brier_score(is_fraud, champion_scores), brier_score(is_fraud, challenger_scores)
-    is_better = bool(low > 0)
+    gain = float(challenger[0] - champion[0])
+    is_better = bool(gain > 0 and low > -limits.margin)
     is_calibrated = briers[1] <= briers[0] * (1 + limits.max_brier_increase)
+    least = 0 - limits.margin
+    place = f"{'lies above' if low > least else 'does not lie above'} {least:g}"
     ranking = (
         f"average precision {champion[0]:.3f} becomes {challenger[0]:.3f}; the difference's "
         f"{limits.confidence:.0%} interval [{low:+.3f}, {high:+.3f}] "
-        f"{'lies above' if is_better else 'does not lie above'} 0"
+        f"{place if gain > 0 else 'holds no gain'}"
     )
     calibration = (
         f"Brier score {briers[0]:.5f} becomes {briers[1]:.5f}, "

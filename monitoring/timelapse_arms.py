@@ -44,6 +44,7 @@ def judge(
         customer_id=answers.world.transactions["customer_id"].iloc[rows],
         limits=GateLimits(
             confidence=config.monitoring.gate_confidence,
+            margin=config.monitoring.gate_margin,
             min_frauds=config.monitoring.min_matured_frauds,
             max_brier_increase=config.monitoring.max_brier_increase,
         ),

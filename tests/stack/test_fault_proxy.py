@@ -7,6 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -150,6 +151,6 @@ def test_it_ends_with_connections_open_and_stalled(echo_port):
         ask(client)
         proxy.stall()
         client.sendall(b"held")
-    with client:
+    with client, suppress(ConnectionResetError):  # which, if the proxy had not read what was held
         assert client.recv(1) == b""
     assert "fault-proxy" not in {thread.name for thread in threading.enumerate()}

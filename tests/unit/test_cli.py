@@ -14,7 +14,7 @@ import throughline
 ROOT = Path(__file__).parents[2]
 STAGES = (
     *("data", "features", "stream", "rebuild", "parity", "train", "serve", "load", "monitor"),
-    *("tick", "status", "rollback", "handbook", "demo"),
+    *("tick", "status", "rollback", "timelapse", "handbook", "demo"),
 )
 TINY = (
     "--set=data.sizes={tiny: {num_customers: 30, num_merchants: 20, num_days: 20}}",

@@ -1,5 +1,7 @@
 """The decision to retrain and the gate: every outcome, with reasons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,7 +84,26 @@ def test_a_better_challenger_is_promoted_with_the_evidence(scored):
 def test_a_worse_challenger_is_not_promoted(scored):
     verdict = compare(scored, scored["strong"], scored["weak"])
     assert not verdict.promote
-    assert "does not lie above 0" in verdict.reasons[0]
+    assert "holds no gain" in verdict.reasons[0]
+
+
+def test_with_a_margin_a_small_gain_passes_that_chance_may_have_made_and_a_small_loss_does_not(
+    scored,
+):
+    few = scored.head(1500)
+    nearly = few["strong"] * np.exp(0.15 * np.random.default_rng(3).normal(size=len(few)))
+    nearly = np.clip(nearly, 0.0, 1.0)
+    gain = average_precision_score(few["is_fraud"], few["strong"]) - average_precision_score(
+        few["is_fraud"], nearly
+    )
+    worse, better = (nearly, few["strong"]) if gain > 0 else (few["strong"], nearly)
+    lenient = replace(LIMITS, margin=0.05)
+    strict = compare(few, worse, better)
+    assert strict.interval[0] < 0 < strict.difference
+    assert not strict.promote
+    assert "does not lie above 0" in strict.reasons[0]
+    assert compare(few, worse, better, lenient).promote
+    assert not compare(few, better, worse, lenient).promote
 
 
 def test_the_same_model_again_is_not_promoted(scored):
