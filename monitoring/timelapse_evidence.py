@@ -1,13 +1,14 @@
 """Answers and a world become the evidence of one tick: the monitor's own, from memory.
 
-A look takes about a second, so one is taken every few days: what it found of the feed stands until
-the next, while its alarms count on its own day alone. Policies that have answered the same with the
-same model share a look.
+A look takes most of a second, so one is taken every few days: what it found of the feed stands
+until the next, while its alarms count on its own day alone. What a policy does not listen to is not
+measured for it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,13 @@ import pandas as pd
 from configs.schema import FraudConfig
 from monitoring.fraud_evidence import Material, Window
 from monitoring.fraud_weighing import weigh_evidence
-from monitoring.retraining_policy import Observation
+from monitoring.retraining_policy import Observation, Trigger
 from monitoring.timelapse_answers import Answers
 from monitoring.timelapse_models import TrainedModel
 from monitoring.timelapse_worlds import DAY, World
+
+NEVER = 1_000_000_000
+"""More rows than a window has: below so many, no drift is measured."""
 
 
 class Evidence:
@@ -37,10 +41,16 @@ class Evidence:
         self.num_looks = 0
         self._config = config
         self._world = world
-        self._looks: dict[tuple[str, int, str], Observation] = {}
+        self._looks: dict[tuple[str, int, str, frozenset[Trigger]], Observation] = {}
 
     def observe(
-        self, answers: Answers, champion: TrainedModel, *, day: int, since_day: int
+        self,
+        answers: Answers,
+        champion: TrainedModel,
+        *,
+        day: int,
+        since_day: int,
+        triggers: Collection[Trigger],
     ) -> Observation:
         """Look as of a midnight, or repeat what the last look said of the feed.
 
@@ -49,12 +59,13 @@ class Evidence:
             champion: What serves.
             day: Served days so far.
             since_day: Served day from which the champion has answered.
+            triggers: What the policy listens to.
         """
         now = self._world.get_time(day)
         look_day = day - day % self._config.timelapse.look_every_days
         if look_day <= since_day:
             return self._see_nothing(champion, now)
-        found = self._look(answers, champion, look_day)
+        found = self._look(answers, champion, look_day, frozenset(triggers))
         if look_day < day:
             found = replace(found, now=now, alarms={})
         return replace(found, champion=champion.artefact.version)
@@ -73,15 +84,17 @@ class Evidence:
             num_new_frauds=0,
         )
 
-    def _look(self, answers: Answers, champion: TrainedModel, day: int) -> Observation:
-        key = (champion.key, day, _name_answers(answers, champion, day))
+    def _look(
+        self, answers: Answers, champion: TrainedModel, day: int, triggers: frozenset[Trigger]
+    ) -> Observation:
+        key = (champion.key, day, _name_answers(answers, champion, day), triggers)
         if key not in self._looks:
             self.num_looks += 1
             now = self._world.get_time(day)
             since = now - self._config.monitoring.window_days * DAY
             window = Window(now, since, now, is_chosen=False)
             material = self._collect(answers, champion, day)
-            found = weigh_evidence(self._config, material, window).observe()
+            found = weigh_evidence(_narrow(self._config, triggers), material, window).observe()
             self._looks[key] = replace(found, evidence={})
         return self._looks[key]
 
@@ -104,6 +117,17 @@ class Evidence:
             history=history,
             labels=labels[labels["label_time"] <= now],
         )
+
+
+def _narrow(config: FraudConfig, triggers: frozenset[Trigger]) -> FraudConfig:
+    """Leave out what costs time and nobody listens to: by asking for more rows than there are."""
+    if "drift" not in triggers:
+        monitoring = config.monitoring.model_copy(update={"min_rows": NEVER})
+        config = config.model_copy(update={"monitoring": monitoring})
+    if triggers <= {"drift"}:
+        training = config.training.model_copy(update={"num_bootstrap": 1})
+        config = config.model_copy(update={"training": training})
+    return config
 
 
 def _name_answers(answers: Answers, champion: TrainedModel, day: int) -> str:

@@ -45,7 +45,7 @@ def plot_world(world: Mapping[str, Any]) -> str:
         The SVG's text.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+        figure = Figure(figsize=(9.6, 5.6), layout="constrained")
         lines, marks = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))
         for axes in (lines, marks):
             _shade_change(axes, world)
@@ -77,7 +77,7 @@ def _draw_lines(axes: Axes, policies: Mapping[str, Any]) -> None:
             label=policy["title"],
         )
     axes.set_ylabel(f"average precision (oracle, {SMOOTHING_DAYS} days)")
-    axes.legend(loc="lower left", ncols=3, fontsize="small")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, fontsize="small")
 
 
 def _draw_marks(axes: Axes, policies: Mapping[str, Any]) -> None:
