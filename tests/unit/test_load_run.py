@@ -99,7 +99,7 @@ def test_a_stall_shows_in_the_open_loop_from_when_requests_were_due():
 def test_a_closed_loop_sends_as_much_as_is_answered_and_hides_the_stall():
     with ToyServer(stall=(1.0, 1.0), capacity=500.0) as server:
         result = load(server, rate=None, seconds=3.0)
-    assert count_above(result.latencies, seconds=0.5) <= 4
+    assert count_above(result.latencies, seconds=0.5) <= result.requests / 20
     assert result.requests == result.accepted < 1500
 
 
