@@ -165,7 +165,9 @@ def _list_limits(is_simulated: bool) -> list[str]:
     limits = [
         "The load run is closed loop on the same cores as the service: it finds a rate, and"
         " understates latency above it.",
-        "Serving goes through BentoML's typed API and Feast's SDK, the documented default.",
+        "The replayed days go through BentoML's typed API, the load run through the fast lane.",
+        "Days between the change and the last ten are not served: a model cannot have learnt from"
+        " the change before, since training, calibration and test lie apart by the label delay.",
         "The folds that chose the champion also tuned LightGBM, while the other two were fitted"
         " with fixed settings; the test period was not used for either.",
     ]
