@@ -207,7 +207,7 @@ def fraud_rollback(
     In: the registry, which remembers the champion that the last promotion replaced. Out: the
     shadow or canary ended, if there is one; else the alias moved back, once that version's files
     and golden rows are found right. Either is a line in serving/admin.jsonl. A running service
-    follows within two seconds; asked twice, it moves once.
+    follows within two seconds; asked twice, it moves once and refuses the second time.
 
     Example: throughline fraud rollback --runs runs/mine
 

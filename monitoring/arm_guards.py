@@ -146,8 +146,8 @@ def _compare_means(
         guard,
         "breach" if is_beyond else "ok",
         f"{what} is {challenger.mean():.4f}, the champion's {champion.mean():.4f}: "
-        f"{ratio:.2g} times; {limit.ratio:g} either way is allowed, or a change of "
-        f"{limit.change:g}",
+        f"a breach is beyond {limit.ratio:g} times either way, a change of {limit.change:g} "
+        "and chance",
         {
             "champion": float(champion.mean()),
             "challenger": float(challenger.mean()),
