@@ -197,6 +197,7 @@ class RetrainingSection(Frozen):
 
     database_url: str | None
     floor_days: PositiveFloat | None
+    follow_up_days: PositiveFloat | None
     triggers: tuple[Literal["drift", "matured", "estimated"], ...]
     min_alarms: PositiveInt
     num_recent: PositiveInt

@@ -61,13 +61,19 @@ class LoopStore:
             ).all()
         every = self.load_attempts()
         active = next((item for item in every if item.state in ACTIVE), None)
-        trained = [item.opened_time for item in every if item.challenger is not None]
+        trained = max(
+            (item for item in every if item.challenger is not None),
+            key=lambda item: item.opened_time,
+            default=None,
+        )
+        is_alarmed = trained is not None and trained.trigger not in ("floor", "follow_up")
         settled = [item.settled_time for item in every if item.settled_time is not None]
         return History(
             recent=tuple(read_observation(row.observation) for row in seen),
             active=None if active is None else describe_place(active),
             attempt_times=tuple(item.opened_time for item in every),
-            trained_time=max(trained, default=None),
+            trained_time=None if trained is None else trained.opened_time,
+            alarmed_time=trained.opened_time if trained is not None and is_alarmed else None,
             settled_time=max(settled, default=None),
             keys=frozenset(item.trigger_key for item in every),
         )

@@ -19,6 +19,7 @@ import pandas as pd
 from configs.schema import RetrainingSection
 
 Trigger = Literal["drift", "matured", "estimated"]
+Wish = Trigger | Literal["floor", "follow_up"]
 Guard = Literal["quality", "attempt", "cooldown", "budget", "positives", "repeated"]
 
 
@@ -89,6 +90,7 @@ class History:
         active: What attempt is under way and where it stands, in words; ``None`` if none is.
         attempt_times: As of when each attempt began, in time order; a failed one counts.
         trained_time: When the last attempt that trained a challenger began.
+        alarmed_time: The same, if an alarm had asked for it.
         settled_time: When the last attempt's challenger took over or was turned down.
         keys: Every trigger key there ever was.
     """
@@ -97,6 +99,7 @@ class History:
     active: str | None = None
     attempt_times: tuple[pd.Timestamp, ...] = ()
     trained_time: pd.Timestamp | None = None
+    alarmed_time: pd.Timestamp | None = None
     settled_time: pd.Timestamp | None = None
     keys: frozenset[str] = frozenset()
 
@@ -108,14 +111,14 @@ class Decision:
     Attributes:
         action: ``blocked``: something asks for training or not, the feed must be repaired first.
         reasons: What asked for training, what held it back; else all that was found quiet.
-        trigger: What asked first: a trigger or ``floor``; ``None`` if nothing did.
+        trigger: What asked first; ``None`` if nothing did.
         key: Of the attempt to begin; the same evidence has the same key.
         held_by: What kept a wish to train from being granted, or ``quality``.
     """
 
     action: Literal["train", "keep", "blocked"]
     reasons: tuple[str, ...]
-    trigger: Trigger | Literal["floor"] | None = None
+    trigger: Wish | None = None
     key: str | None = None
     held_by: Guard | None = None
 
@@ -127,9 +130,11 @@ def decide_training(
 
     A trigger counts once it went off on ``min_alarms`` of the last ``num_recent`` days that had a
     tick: a day is worth one alarm, its last tick's, however often the loop runs. Days whose feed
-    was broken, and what led to the last attempt, do not count. The floor asks ``floor_days`` after
-    the last training whatever the triggers say. Neither gets past a broken feed, an attempt under
-    way, the cooldown, the budget or too few new frauds.
+    was broken, and what led to the last attempt, do not count. The newest rows a challenger is
+    fitted on are as old as the label delay and its held-out days, so one that an alarm asked for
+    has seen little of what set it off: ``follow_up_days`` later training is asked for once more.
+    The floor asks ``floor_days`` after the last training whatever the triggers say. None of them
+    gets past a broken feed, an attempt under way, the cooldown, the budget or too few new frauds.
 
     Args:
         observation: This tick's evidence.
@@ -157,10 +162,10 @@ def decide_training(
 
 def _find_wishes(
     observation: Observation, history: History, policy: RetrainingSection
-) -> dict[Trigger | Literal["floor"], str]:
-    """Say what asks for training, and why; alarms before the floor."""
+) -> dict[Wish, str]:
+    """Say what asks for training, and why; alarms first, the floor last."""
     days = _select_days(observation, history, policy)
-    wishes: dict[Trigger | Literal["floor"], str] = {}
+    wishes: dict[Wish, str] = {}
     for trigger in policy.triggers:
         alarms = [day.alarms[trigger] for day in days if trigger in day.alarms]
         on = [alarm for alarm in alarms if alarm.is_on]
@@ -169,6 +174,12 @@ def _find_wishes(
                 f"{trigger} alarm on {len(on)} of the last {policy.num_recent} days: "
                 f"{on[-1].reason}"
             )
+    follow_up_time = _find_follow_up(history, policy)
+    if follow_up_time is not None and observation.now >= follow_up_time:
+        wishes["follow_up"] = (
+            f"{policy.follow_up_days:g} days have passed since the training that an alarm asked "
+            "for; labels of what set it off have arrived since"
+        )
     due_time = _find_floor(observation, history, policy)
     if due_time is not None and observation.now >= due_time:
         wishes["floor"] = (
@@ -192,6 +203,13 @@ def _select_days(
             by_day[past.now.floor("D")] = past
     days = [by_day[day] for day in sorted(by_day)][-policy.num_recent :]
     return [day for day in days if not day.blocking]
+
+
+def _find_follow_up(history: History, policy: RetrainingSection) -> pd.Timestamp | None:
+    """Say when a training that an alarm asked for is followed by another; ``None`` for never."""
+    if policy.follow_up_days is None or history.alarmed_time is None:
+        return None
+    return history.alarmed_time + pd.Timedelta(days=policy.follow_up_days)
 
 
 def _find_floor(

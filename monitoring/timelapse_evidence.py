@@ -134,6 +134,7 @@ def _name_answers(answers: Answers, champion: TrainedModel, day: int) -> str:
     """Name all that a look depends on beside the model and the day."""
     world = answers.world
     first = int(world.transactions["event_time"].searchsorted(champion.split.train.start_time))
-    seen = answers.outcome_shares[first : world.day_starts[day]]
-    mine = answers.find_rows_of(champion.artefact.version)
+    served, until = world.day_starts[[0, day]]
+    seen = answers.outcome_shares[first:until]
+    mine = answers.find_rows_of(champion.artefact.version)[: until - served]
     return hashlib.sha256(seen.tobytes() + np.packbits(mine).tobytes()).hexdigest()

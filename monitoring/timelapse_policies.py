@@ -68,6 +68,7 @@ def _simplify(
         update={
             "database_url": None,
             "floor_days": floor_days,
+            "follow_up_days": None,
             "triggers": triggers,
             "min_alarms": 1,
             "num_recent": 1,

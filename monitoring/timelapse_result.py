@@ -77,7 +77,7 @@ def count_trainings(days: Sequence[Day]) -> int:
 
 def find_alarm_days(days: Sequence[Day]) -> list[int]:
     """Return the days on which an alarm asked for training and the day before none did."""
-    wishes = [day["decision"]["trigger"] not in (None, "floor") for day in days]
+    wishes = [day["decision"]["trigger"] not in (None, "floor", "follow_up") for day in days]
     before = [False, *wishes[:-1]]
     pairs = zip(wishes, before, strict=True)
     return [day for day, (wish, earlier) in enumerate(pairs) if wish and not earlier]

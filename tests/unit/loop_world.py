@@ -29,6 +29,7 @@ START = pd.Timestamp("2026-05-01T06:00Z")
 QUIET = {"blocking": [], "alarm": False, "gate": "promote", "arms": "ok", "watch": "ok"}
 QUICK = {
     "retraining.floor_days": None,
+    "retraining.follow_up_days": None,
     "retraining.triggers": ["drift"],
     "retraining.min_alarms": 1,
     "retraining.num_recent": 1,

@@ -256,6 +256,14 @@ def test_a_second_tick_at_an_instant_keeps_the_record_of_what_it_trained(world):
         assert store.load_decisions()[-1]["decision"]["action"] == "train"
 
 
+def test_a_training_that_an_alarm_asked_for_is_followed_up_once(tmp_path):
+    world = LoopWorld(make_config(tmp_path, retraining__follow_up_days=7))
+    world.tick(0, alarm=True, gate="reject")
+    for day in (*range(1, 15), 21):
+        world.tick(day, alarm=False)
+    assert world.read()["trained"] == ["drift:v1:2026-05-01", "follow_up:v1:2026-05-08"]
+
+
 def test_the_loop_does_not_go_back_in_time(world):
     world.tick(2)
     with pytest.raises(ValueError, match="does not go back in time"):

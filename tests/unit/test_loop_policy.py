@@ -19,6 +19,7 @@ OFF, ON, UNKNOWN = Alarm(False, "quiet"), Alarm(True, "loud"), Alarm(None, "too 
 POLICY = load_fraud_config().retraining.model_copy(
     update={
         "floor_days": 28,
+        "follow_up_days": 7,
         "triggers": ("drift", "matured"),
         "min_alarms": 2,
         "num_recent": 3,
@@ -87,6 +88,37 @@ def test_many_ticks_of_one_day_are_worth_one_alarm():
 def test_a_days_last_tick_is_its_word():
     assert decide(see(), loud(0.02), loud(1), loud(2), policy=POLICY).action == "train"
     assert decide(see(), loud(0.02), loud(1), see(2)).action == "keep"
+
+
+def test_a_training_that_an_alarm_asked_for_is_followed_by_one_more():
+    assert decide(see(), alarmed_time=days_ago(6.9)).action == "keep"
+    decision = decide(see(), alarmed_time=days_ago(7))
+    assert (decision.action, decision.trigger) == ("train", "follow_up")
+    assert decision.key == "follow_up:v3:2026-05-20"
+    assert "7 days have passed since the training that an alarm asked for" in decision.reasons[0]
+
+
+def test_an_alarm_that_goes_on_asks_before_the_follow_up_does():
+    decision = decide(loud(), loud(1), alarmed_time=days_ago(8))
+    assert decision.trigger == "drift"
+    assert len(decision.reasons) == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "history"),
+    [
+        (POLICY, {"trained_time": days_ago(8)}),
+        (POLICY.model_copy(update={"follow_up_days": None}), {"alarmed_time": days_ago(8)}),
+    ],
+    ids=["after a training by calendar", "switched off"],
+)
+def test_nothing_is_followed_up(policy, history):
+    assert decide(see(), policy=policy, **history).action == "keep"
+
+
+def test_a_follow_up_waits_out_the_cooldown():
+    decision = decide(see(), alarmed_time=days_ago(7), settled_time=days_ago(6))
+    assert (decision.trigger, decision.held_by) == ("follow_up", "cooldown")
 
 
 def test_two_triggers_do_not_add_up():
