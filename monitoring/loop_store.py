@@ -66,17 +66,30 @@ class LoopStore:
             key=lambda item: item.opened_time,
             default=None,
         )
-        is_alarmed = trained is not None and trained.trigger not in ("floor", "follow_up")
         settled = [item.settled_time for item in every if item.settled_time is not None]
         return History(
             recent=tuple(read_observation(row.observation) for row in seen),
             active=None if active is None else describe_place(active),
             attempt_times=tuple(item.opened_time for item in every),
             trained_time=None if trained is None else trained.opened_time,
-            alarmed_time=trained.opened_time if trained is not None and is_alarmed else None,
+            unfinished_time=None if trained is None else self._find_unfinished(trained),
             settled_time=max(settled, default=None),
             keys=frozenset(item.trigger_key for item in every),
         )
+
+    def _find_unfinished(self, trained: Attempt) -> pd.Timestamp | None:
+        """Return when an attempt began, if alarms confirmed one another or the gate saw a gain."""
+        decided = select(ticks.c.decision).where(ticks.c.time == trained.opened_time)
+        judged = select(transitions.c.evidence).where(
+            transitions.c.attempt_id == trained.id, transitions.c.from_state == "judging"
+        )
+        with self.engine.begin() as connection:
+            decision = connection.execute(decided).scalar() or {}
+            verdicts = connection.execute(judged).scalars().all()
+        alarms = set(decision.get("wishes", ())) - {"floor", "follow_up"}
+        intervals = [verdict.get("interval") for verdict in verdicts]
+        is_shown = any(interval is not None and interval[0] > 0 for interval in intervals)
+        return trained.opened_time if len(alarms) > 1 or is_shown else None
 
     def find_last_tick(self) -> pd.Timestamp | None:
         """Return the ``now`` of the latest tick."""

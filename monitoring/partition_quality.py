@@ -6,7 +6,7 @@ a whole would mind, and a seventh of what a challenger would be taught.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +73,15 @@ def check_partitions(
     for check, what in (("null", "missing"), ("constant", "one value"), ("zero", "zero")):
         seen = days.shares[check].loc[days.shares[check].index.isin(whole_days)]
         findings += _check_shares(check, what, seen, usual.shares[check], limits)
+    rows_of_days = {
+        pd.Timestamp(day): rows
+        for day, rows in days.day_of_row.groupby(days.day_of_row).indices.items()
+        if day in whole_days
+    }
     for name in numeric:
-        findings += _check_units(name, days, usual.numbers[name].to_numpy(), whole_days, limits)
+        values = days.numbers[name].to_numpy()
+        by_day = {day: values[rows] for day, rows in rows_of_days.items()}
+        findings += _check_units(name, by_day, usual.numbers[name].to_numpy(), limits)
     if expected_rows_per_day:
         counts = event_times.dt.floor("D").value_counts().reindex(whole_days, fill_value=0)
         findings += _check_volume(counts, expected_rows_per_day, limits)
@@ -124,17 +131,13 @@ def _check_shares(
 
 
 def _check_units(
-    name: str,
-    days: _Days,
-    usual: Floats,
-    whole_days: pd.DatetimeIndex,
-    limits: QualityLimits,
+    name: str, by_day: Mapping[pd.Timestamp, Floats], usual: Floats, limits: QualityLimits
 ) -> Iterator[Finding]:
     ratios = {}
-    for day, values in days.numbers[name].groupby(days.day_of_row):
-        ratio = measure_unit(name, values.to_numpy(), usual) if day in whole_days else None
+    for day, values in by_day.items():
+        ratio = measure_unit(name, values, usual)
         if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio:
-            ratios[pd.Timestamp(day)] = ratio
+            ratios[day] = ratio
     if ratios:
         worst = max(ratios.values(), key=lambda ratio: max(ratio, 1 / ratio))
         message = (

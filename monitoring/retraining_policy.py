@@ -90,7 +90,8 @@ class History:
         active: What attempt is under way and where it stands, in words; ``None`` if none is.
         attempt_times: As of when each attempt began, in time order; a failed one counts.
         trained_time: When the last attempt that trained a challenger began.
-        alarmed_time: The same, if an alarm had asked for it.
+        unfinished_time: The same, if one training is not enough: alarms had confirmed one another
+            when it began, or its challenger was shown to be better than the champion.
         settled_time: When the last attempt's challenger took over or was turned down.
         keys: Every trigger key there ever was.
     """
@@ -99,7 +100,7 @@ class History:
     active: str | None = None
     attempt_times: tuple[pd.Timestamp, ...] = ()
     trained_time: pd.Timestamp | None = None
-    alarmed_time: pd.Timestamp | None = None
+    unfinished_time: pd.Timestamp | None = None
     settled_time: pd.Timestamp | None = None
     keys: frozenset[str] = frozenset()
 
@@ -112,6 +113,7 @@ class Decision:
         action: ``blocked``: something asks for training or not, the feed must be repaired first.
         reasons: What asked for training, what held it back; else all that was found quiet.
         trigger: What asked first; ``None`` if nothing did.
+        wishes: All that asked, in the same order.
         key: Of the attempt to begin; the same evidence has the same key.
         held_by: What kept a wish to train from being granted, or ``quality``.
     """
@@ -119,6 +121,7 @@ class Decision:
     action: Literal["train", "keep", "blocked"]
     reasons: tuple[str, ...]
     trigger: Wish | None = None
+    wishes: tuple[Wish, ...] = ()
     key: str | None = None
     held_by: Guard | None = None
 
@@ -131,10 +134,12 @@ def decide_training(
     A trigger counts once it went off on ``min_alarms`` of the last ``num_recent`` days that had a
     tick: a day is worth one alarm, its last tick's, however often the loop runs. Days whose feed
     was broken, and what led to the last attempt, do not count. The newest rows a challenger is
-    fitted on are as old as the label delay and its held-out days, so one that an alarm asked for
-    has seen little of what set it off: ``follow_up_days`` later training is asked for once more.
-    The floor asks ``floor_days`` after the last training whatever the triggers say. None of them
-    gets past a broken feed, an attempt under way, the cooldown, the budget or too few new frauds.
+    fitted on are as old as the label delay and its held-out days, so in a world that has changed it
+    has seen little of the change, and the next will see more. So ``follow_up_days`` after one that
+    two alarms asked for, or that was shown to be better, training is asked for again, cooldown or
+    not: as long as it is shown to pay. The floor asks ``floor_days`` after the last training
+    whatever the triggers say. None of them gets past a broken feed, an attempt under way, the
+    budget or too few new frauds.
 
     Args:
         observation: This tick's evidence.
@@ -151,13 +156,17 @@ def decide_training(
     wishes = _find_wishes(observation, history, policy)
     if not wishes:
         return Decision("keep", _describe_quiet(observation, history, policy))
-    trigger, *_ = wishes
+    asked = tuple(wishes)
+    trigger = asked[0]
     key = f"{trigger}:v{observation.champion}:{observation.now.tz_convert('UTC'):%Y-%m-%d}"
-    held = _find_guard(observation, history, policy, key=key)
+    is_cooling = "follow_up" not in wishes
+    held = _find_guard(observation, history, policy, key=key, is_cooling=is_cooling)
     if held is not None:
         guard, reason = held
-        return Decision("keep", (reason, *wishes.values()), trigger=trigger, held_by=guard)
-    return Decision("train", tuple(wishes.values()), trigger=trigger, key=key)
+        return Decision(
+            "keep", (reason, *wishes.values()), trigger=trigger, wishes=asked, held_by=guard
+        )
+    return Decision("train", tuple(wishes.values()), trigger=trigger, wishes=asked, key=key)
 
 
 def _find_wishes(
@@ -177,8 +186,8 @@ def _find_wishes(
     follow_up_time = _find_follow_up(history, policy)
     if follow_up_time is not None and observation.now >= follow_up_time:
         wishes["follow_up"] = (
-            f"{policy.follow_up_days:g} days have passed since the training that an alarm asked "
-            "for; labels of what set it off have arrived since"
+            f"{policy.follow_up_days:g} days have passed since a training that met a changed "
+            "world; labels of what changed have arrived since"
         )
     due_time = _find_floor(observation, history, policy)
     if due_time is not None and observation.now >= due_time:
@@ -206,10 +215,10 @@ def _select_days(
 
 
 def _find_follow_up(history: History, policy: RetrainingSection) -> pd.Timestamp | None:
-    """Say when a training that an alarm asked for is followed by another; ``None`` for never."""
-    if policy.follow_up_days is None or history.alarmed_time is None:
+    """Say when one training is followed by another; ``None`` for never."""
+    if policy.follow_up_days is None or history.unfinished_time is None:
         return None
-    return history.alarmed_time + pd.Timedelta(days=policy.follow_up_days)
+    return history.unfinished_time + pd.Timedelta(days=policy.follow_up_days)
 
 
 def _find_floor(
@@ -225,13 +234,18 @@ def _find_floor(
 
 
 def _find_guard(
-    observation: Observation, history: History, policy: RetrainingSection, *, key: str
+    observation: Observation,
+    history: History,
+    policy: RetrainingSection,
+    *,
+    key: str,
+    is_cooling: bool,
 ) -> tuple[Guard, str] | None:
     """Say what stands against training now, the first of all that does."""
     now = observation.now
     if history.active is not None:
         return "attempt", f"not training: {history.active}"
-    if history.settled_time is not None:
+    if is_cooling and history.settled_time is not None:
         until = history.settled_time + pd.Timedelta(days=policy.cooldown_days)
         if now < until:
             return "cooldown", f"not training: cooling down until {until:%Y-%m-%d %H:%M}"

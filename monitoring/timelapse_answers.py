@@ -125,11 +125,11 @@ class Answers:
         """Return what was answered on served days ``[first, last)`` as the prediction log has it.
 
         Returns:
-            The log's columns beside ``customer_id``, indexed by the row's place in the world.
+            The log's columns beside ``customer_id``, transactions and customers numbered as in
+            ``World.numbered``; indexed by the row's place in the world.
         """
         rows, everywhere = self._find_rows(first, last)
-        columns = ["transaction_id", "event_time", "amount", "customer_id"]
-        transactions = self.world.transactions[columns].iloc[everywhere]
+        transactions = self.world.numbered.iloc[everywhere]
         return transactions.assign(
             prediction_time=transactions["event_time"],
             model_version=self._versions[rows],

@@ -22,6 +22,8 @@ from monitoring.timelapse_answers import Answers
 from monitoring.timelapse_models import TrainedModel
 from monitoring.timelapse_worlds import DAY, World
 
+Asked = tuple[frozenset[Trigger], bool]
+"""What a look is for: which triggers, and whether the feed is checked."""
 NEVER = 1_000_000_000
 """More rows than a window has: below so many, no drift is measured."""
 
@@ -41,7 +43,7 @@ class Evidence:
         self.num_looks = 0
         self._config = config
         self._world = world
-        self._looks: dict[tuple[str, int, str, frozenset[Trigger]], Observation] = {}
+        self._looks: dict[tuple[str, int, str, Asked], Observation] = {}
 
     def observe(
         self,
@@ -51,6 +53,7 @@ class Evidence:
         day: int,
         since_day: int,
         triggers: Collection[Trigger],
+        checks_feed: bool,
     ) -> Observation:
         """Look as of a midnight, or repeat what the last look said of the feed.
 
@@ -60,12 +63,13 @@ class Evidence:
             day: Served days so far.
             since_day: Served day from which the champion has answered.
             triggers: What the policy listens to.
+            checks_feed: Whether it asks if the feed is sound.
         """
         now = self._world.get_time(day)
         look_day = day - day % self._config.timelapse.look_every_days
         if look_day <= since_day:
             return self._see_nothing(champion, now)
-        found = self._look(answers, champion, look_day, frozenset(triggers))
+        found = self._look(answers, champion, look_day, (frozenset(triggers), checks_feed))
         if look_day < day:
             found = replace(found, now=now, alarms={})
         return replace(found, champion=champion.artefact.version)
@@ -85,17 +89,19 @@ class Evidence:
         )
 
     def _look(
-        self, answers: Answers, champion: TrainedModel, day: int, triggers: frozenset[Trigger]
+        self, answers: Answers, champion: TrainedModel, day: int, asked: Asked
     ) -> Observation:
-        key = (champion.key, day, _name_answers(answers, champion, day), triggers)
+        key = (champion.key, day, _name_answers(answers, champion, day), asked)
         if key not in self._looks:
             self.num_looks += 1
             now = self._world.get_time(day)
             since = now - self._config.monitoring.window_days * DAY
             window = Window(now, since, now, is_chosen=False)
             material = self._collect(answers, champion, day)
-            found = weigh_evidence(_narrow(self._config, triggers), material, window).observe()
-            self._looks[key] = replace(found, evidence={})
+            triggers, checks_feed = asked
+            config = _narrow(self._config, triggers)
+            found = weigh_evidence(config, material, window, checks_feed=checks_feed)
+            self._looks[key] = replace(found.observe(), evidence={})
         return self._looks[key]
 
     def _collect(self, answers: Answers, champion: TrainedModel, day: int) -> Material:
@@ -103,8 +109,7 @@ class Evidence:
         world, now = self._world, self._world.get_time(day)
         times = world.transactions["event_time"]
         first, last = times.searchsorted([champion.split.train.start_time, now])
-        history = world.transactions[["transaction_id", "customer_id", "event_time"]]
-        history = history.iloc[first:last]
+        history = world.numbered.iloc[first:last]
         known = world.truth[["is_fraud", "label_time"]].iloc[first:last]
         labels = known.assign(transaction_id=history["transaction_id"].array)
         predictions = answers.select(0, day)

@@ -175,14 +175,14 @@ class Replay:
         if not self.config.retraining.triggers:
             return self._evidence.see_nothing(champion, day=self._day)
         since_day = registry.serving_since[registry.champion]
-        found = self._evidence.observe(
+        return self._evidence.observe(
             self.answers,
             champion,
             day=self._day,
             since_day=since_day,
             triggers=self.config.retraining.triggers,
+            checks_feed=self.policy.looks_at_feed,
         )
-        return found if self.policy.looks_at_feed else replace(found, blocking=())
 
     def _train(self, _: FraudConfig, now: pd.Timestamp, trigger_key: str) -> str:
         model = self._trainer.train(now, outcome_shares=self.answers.outcome_shares)

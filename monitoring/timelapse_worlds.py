@@ -109,6 +109,21 @@ class World:
         codes, names = pd.factorize(self.transactions["customer_id"])
         return codes.astype(np.int64), [str(name) for name in names]
 
+    @cached_property
+    def numbered(self) -> pd.DataFrame:
+        """Say who paid what when, each row named by its place and each customer by its code.
+
+        What looks at answers joins them by name a hundred times, and numbers are joined faster.
+        """
+        return pd.DataFrame(
+            {
+                "transaction_id": np.arange(len(self.transactions)),
+                "customer_id": self.customers[0],
+                "event_time": self.transactions["event_time"],
+                "amount": self.amounts,
+            }
+        )
+
     def encode(self, encoding: Encoding) -> Floats:
         """Return the served rows' matrix; models with the same inputs share it."""
         key = (encoding.features, tuple(sorted(encoding.vocabularies.items())))

@@ -26,7 +26,10 @@ from monitoring.retraining_policy import Alarm, Observation
 from training.rollout import Rollout, parse_rollout
 
 START = pd.Timestamp("2026-05-01T06:00Z")
-QUIET = {"blocking": [], "alarm": False, "gate": "promote", "arms": "ok", "watch": "ok"}
+QUIET = {
+    "blocking": [], "alarm": False, "is_confirmed": False, "gate": "promote", "low": None,
+    "arms": "ok", "watch": "ok",
+}  # fmt: skip
 QUICK = {
     "retraining.floor_days": None,
     "retraining.follow_up_days": None,
@@ -95,7 +98,10 @@ class LoopWorld:
             champion=world["champion"],
             champion_trained_time=pd.Timestamp(world["trained_times"][world["champion"]]),
             blocking=tuple(world["blocking"]),
-            alarms={"drift": Alarm(world["alarm"], "3 features drifted")},
+            alarms={
+                "drift": Alarm(world["alarm"], "3 features drifted"),
+                "matured": Alarm(world["is_confirmed"], "average precision fell"),
+            },
             num_new_frauds=100,
         )
 
@@ -118,14 +124,19 @@ class LoopWorld:
     def judge(
         self, config: FraudConfig, champion: str, challenger: str, now: pd.Timestamp
     ) -> GateVerdict:
-        gate = self.read()["gate"]
+        gate, low = (self.read()[name] for name in ("gate", "low"))
         if gate == "unusable":
             raise ValueError("model.json has changed since it was written; do not use it")
         if gate == "promote":
             self.write(gated=sorted({*self.read()["gated"], challenger}))
         difference = None if gate == "wait" else 0.1
         return GateVerdict(
-            gate == "promote", (f"gate says {gate}",), 100, 50, difference=difference
+            gate == "promote",
+            (f"gate says {gate}",),
+            100,
+            50,
+            difference=difference,
+            interval=None if low is None else [low, 0.2],
         )
 
     def get_champion_version(self, config: FraudConfig) -> str:

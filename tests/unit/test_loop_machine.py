@@ -256,12 +256,37 @@ def test_a_second_tick_at_an_instant_keeps_the_record_of_what_it_trained(world):
         assert store.load_decisions()[-1]["decision"]["action"] == "train"
 
 
-def test_a_training_that_an_alarm_asked_for_is_followed_up_once(tmp_path):
+def replay_quiet_days(world):
+    for day in (*range(1, 15), 21):
+        world.tick(day, alarm=False, is_confirmed=False)
+    return world.read()["trained"]
+
+
+def test_a_training_that_two_alarms_asked_for_is_followed_up_once(tmp_path):
+    config = make_config(
+        tmp_path, retraining__follow_up_days=7, retraining__triggers=["drift", "matured"]
+    )
+    world = LoopWorld(config)
+    world.tick(0, alarm=True, is_confirmed=True, gate="reject")
+    assert replay_quiet_days(world) == ["drift:v1:2026-05-01", "follow_up:v1:2026-05-08"]
+
+
+def test_an_alarm_alone_is_not_followed_up(tmp_path):
     world = LoopWorld(make_config(tmp_path, retraining__follow_up_days=7))
     world.tick(0, alarm=True, gate="reject")
-    for day in (*range(1, 15), 21):
-        world.tick(day, alarm=False)
-    assert world.read()["trained"] == ["drift:v1:2026-05-01", "follow_up:v1:2026-05-08"]
+    assert replay_quiet_days(world) == ["drift:v1:2026-05-01"]
+
+
+def test_follow_ups_go_on_as_long_as_challengers_are_shown_to_be_better(tmp_path):
+    world = LoopWorld(make_config(tmp_path, retraining__follow_up_days=7))
+    world.tick(0, alarm=True, low=0.01)
+    for day in (7, 14):
+        world.tick(day, alarm=False, low=0.01 if day == 7 else -0.01)
+        for later in range(day + 1, day + 7):
+            world.tick(later)
+    world.tick(28)
+    trained = [key.split(":")[0] for key in world.read()["trained"]]
+    assert trained == ["drift", "follow_up", "follow_up"]
 
 
 def test_the_loop_does_not_go_back_in_time(world):

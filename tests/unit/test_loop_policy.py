@@ -90,16 +90,16 @@ def test_a_days_last_tick_is_its_word():
     assert decide(see(), loud(0.02), loud(1), see(2)).action == "keep"
 
 
-def test_a_training_that_an_alarm_asked_for_is_followed_by_one_more():
-    assert decide(see(), alarmed_time=days_ago(6.9)).action == "keep"
-    decision = decide(see(), alarmed_time=days_ago(7))
+def test_a_training_that_met_a_changed_world_is_followed_by_another():
+    assert decide(see(), unfinished_time=days_ago(6.9)).action == "keep"
+    decision = decide(see(), unfinished_time=days_ago(7))
     assert (decision.action, decision.trigger) == ("train", "follow_up")
     assert decision.key == "follow_up:v3:2026-05-20"
-    assert "7 days have passed since the training that an alarm asked for" in decision.reasons[0]
+    assert "7 days have passed since a training that met a changed world" in decision.reasons[0]
 
 
 def test_an_alarm_that_goes_on_asks_before_the_follow_up_does():
-    decision = decide(loud(), loud(1), alarmed_time=days_ago(8))
+    decision = decide(loud(), loud(1), unfinished_time=days_ago(8))
     assert decision.trigger == "drift"
     assert len(decision.reasons) == 2
 
@@ -108,17 +108,19 @@ def test_an_alarm_that_goes_on_asks_before_the_follow_up_does():
     ("policy", "history"),
     [
         (POLICY, {"trained_time": days_ago(8)}),
-        (POLICY.model_copy(update={"follow_up_days": None}), {"alarmed_time": days_ago(8)}),
+        (POLICY.model_copy(update={"follow_up_days": None}), {"unfinished_time": days_ago(8)}),
     ],
-    ids=["after a training by calendar", "switched off"],
+    ids=["after a training that found nothing new", "switched off"],
 )
 def test_nothing_is_followed_up(policy, history):
     assert decide(see(), policy=policy, **history).action == "keep"
 
 
-def test_a_follow_up_waits_out_the_cooldown():
-    decision = decide(see(), alarmed_time=days_ago(7), settled_time=days_ago(6))
-    assert (decision.trigger, decision.held_by) == ("follow_up", "cooldown")
+def test_a_follow_up_waits_for_the_attempt_under_way_and_not_for_the_cooldown():
+    history = {"unfinished_time": days_ago(7), "settled_time": days_ago(3)}
+    assert decide(see(), **history).action == "train"
+    decision = decide(see(), **history, active="drift:v2 is under way")
+    assert (decision.trigger, decision.held_by) == ("follow_up", "attempt")
 
 
 def test_two_triggers_do_not_add_up():
