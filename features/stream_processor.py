@@ -185,7 +185,7 @@ class StreamProcessor:
                     self._leases[partition] = lease_or_none
 
     def _check_whole(self) -> None:
-        """Notice an empty store while there is nothing to read: the log went with it."""
+        """Notice an empty store while there is nothing to read: the log may have gone with it."""
         if not self._states.is_whole():
             raise StoreEmptyError
 
