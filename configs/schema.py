@@ -138,6 +138,7 @@ class StreamSection(Frozen):
     max_clock_skew_seconds: Annotated[float, Field(ge=0, le=3600)]
     batch_rows: PositiveInt
     wait_seconds: PositiveFloat
+    gather_seconds: Annotated[float, Field(ge=0.0)]
     lease_seconds: PositiveFloat
 
 

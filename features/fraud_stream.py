@@ -94,6 +94,7 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
         settings=ProcessorSettings(
             batch_rows=settings.batch_rows,
             wait_seconds=settings.wait_seconds,
+            gather_seconds=settings.gather_seconds,
             lease_seconds=settings.lease_seconds,
             lateness=Lateness(
                 max_lateness=round(settings.max_lateness_seconds * SECOND),
