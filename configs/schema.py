@@ -18,6 +18,7 @@ DEFAULT_FRAUD_CONFIG = Path(__file__).with_name("fraud.yaml")
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+RedisUrl = Annotated[str, Field(pattern=r"^redis://[^/@]+:\d+(/\d+)?$")]
 
 
 MAX_LATENESS_SECONDS = 86_400
@@ -125,7 +126,8 @@ class ServingSection(Frozen):
 class StackSection(Frozen):
     """Servers of the ``stack`` profile; nothing here is read in the ``embedded`` one."""
 
-    redis_url: Annotated[str, Field(pattern=r"^redis://[^/@]+:\d+(/\d+)?$")]
+    redis_url: RedisUrl
+    log_redis_url: RedisUrl | None
 
 
 class StreamSection(Frozen):
@@ -136,6 +138,7 @@ class StreamSection(Frozen):
     max_clock_skew_seconds: Annotated[float, Field(ge=0, le=3600)]
     batch_rows: PositiveInt
     wait_seconds: PositiveFloat
+    gather_seconds: Annotated[float, Field(ge=0.0)]
     lease_seconds: PositiveFloat
 
 
@@ -274,6 +277,11 @@ class FraudConfig(Frozen):
     def redis_url(self) -> str | None:
         """The profile's Redis; ``None`` where the online store is a file."""
         return self.stack.redis_url if self.profile == "stack" else None
+
+    @property
+    def log_redis_url(self) -> str | None:
+        """The profile's Redis of the stream's log; ``None`` where it has none of its own."""
+        return self.stack.log_redis_url if self.profile == "stack" else None
 
     @property
     def world_size(self) -> WorldSize:

@@ -70,7 +70,7 @@ def encode_value(value: bytes) -> bytes:
     >>> encode_value(b"ab")
     b'\n\x02ab'
     """
-    return _BYTES_FIELD + _encode_varint(len(value)) + value
+    return b"".join((_BYTES_FIELD, _encode_length(len(value)), value))
 
 
 def decode_value(message: bytes) -> bytes:
@@ -101,8 +101,17 @@ def _predict_header(length: int) -> bytes:
 def encode_timestamp(microseconds: int) -> bytes:
     """Serialise an instant as protobuf's ``Timestamp``; zero fields are left out."""
     seconds, rest = divmod(microseconds, 1_000_000)
-    message = _SECONDS_FIELD + _encode_varint(seconds) if seconds else b""
-    return message + (_NANOS_FIELD + _encode_varint(rest * 1000) if rest else b"")
+    return _encode_seconds(seconds) + (_NANOS_FIELD + _encode_varint(rest * 1000) if rest else b"")
+
+
+@lru_cache(maxsize=1 << 12)
+def _encode_seconds(seconds: int) -> bytes:
+    return _SECONDS_FIELD + _encode_varint(seconds) if seconds else b""
+
+
+@lru_cache(maxsize=1 << 16)
+def _encode_length(length: int) -> bytes:
+    return _encode_varint(length)
 
 
 def _encode_varint(number: int) -> bytes:

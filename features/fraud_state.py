@@ -144,10 +144,22 @@ def unpack(state: bytes | None, dtype: np.dtype) -> np.ndarray:
     """
     if state is None:
         return np.empty(0, dtype)
-    start = _HEADER.size + count_tiles(state) * TILE.itemsize
+    return np.frombuffer(state, dtype, offset=find_records(state, dtype))
+
+
+def find_records(state: bytes, dtype: np.dtype) -> int:
+    """Find the byte at which a state's records begin, after its tiles.
+
+    Raises:
+        ValueError: If the bytes are not a state of this layout.
+
+    >>> find_records(pack(b""), IP_EVENT)
+    16
+    """
+    start: int = _HEADER.size + count_tiles(state) * TILE.itemsize
     if (len(state) - start) % dtype.itemsize:
         raise unreadable()
-    return np.frombuffer(state, dtype, offset=start)
+    return start
 
 
 def unpack_tiles(state: bytes | None) -> np.ndarray:

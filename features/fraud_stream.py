@@ -87,13 +87,14 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
     """
     folder = runs / "stream"
     return FraudStream(
-        log=open_log(runs, store.redis_url, settings),
+        log=open_log(runs, store, settings),
         states=store.states,
         archive=open_archive(runs),
         dead_letters=DeadLetters(folder / "dead_letters.db"),
         settings=ProcessorSettings(
             batch_rows=settings.batch_rows,
             wait_seconds=settings.wait_seconds,
+            gather_seconds=settings.gather_seconds,
             lease_seconds=settings.lease_seconds,
             lateness=Lateness(
                 max_lateness=round(settings.max_lateness_seconds * SECOND),
@@ -103,16 +104,16 @@ def connect_stream(runs: Path, store: FraudFeatureStore, settings: StreamSection
     )
 
 
-def open_log(runs: Path, redis_url: str | None, settings: StreamSection) -> StreamLog:
+def open_log(runs: Path, store: FraudFeatureStore, settings: StreamSection) -> StreamLog:
     """Open the log of the stream; see ``connect_stream``.
 
     Raises:
         ValueError: If no Redis answers, or the log has another number of partitions.
     """
     num_partitions = settings.num_partitions
-    if redis_url is None:
+    if store.log_redis_url is None:
         return FileLog(runs / "stream" / "log", num_partitions=num_partitions)
-    return RedisLog(connect_redis(redis_url), num_partitions=num_partitions)
+    return RedisLog(connect_redis(store.log_redis_url), num_partitions=num_partitions)
 
 
 def open_archive(runs: Path) -> Archive:

@@ -21,8 +21,12 @@ def is_redis_installed() -> bool:
 
 
 @contextmanager
-def start_redis(folder: Path) -> Iterator[str]:
-    """Run a Redis server that keeps an append-only file in ``folder``; yield its URL.
+def start_redis(folder: Path, *, is_durable: bool = True) -> Iterator[str]:
+    """Run a Redis server; yield its URL.
+
+    Args:
+        folder: The server's own; made if absent.
+        is_durable: Keep an append-only file there, synced for each write; else nothing is kept.
 
     Raises:
         FileNotFoundError: If ``redis-server`` is not installed.
@@ -39,7 +43,7 @@ def start_redis(folder: Path) -> Iterator[str]:
         "bind": "127.0.0.1",
         "dir": folder,
         "save": "",
-        "appendonly": "yes",
+        "appendonly": "yes" if is_durable else "no",
         "appendfsync": "always",
         "auto-aof-rewrite-min-size": "1gb",  # a bench writes much and runs for a minute
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class LeaseLostError(RuntimeError):
@@ -35,8 +35,7 @@ class Lease:
     token: str
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """One entity's new state of one kind.
 
     Attributes:

@@ -36,6 +36,8 @@ from features.state_store import StateStore, StoreEmptyError
 STAMP = "features.json"
 REDIS_VARIABLE = "THROUGHLINE_REDIS_URL"
 """Environment variable: where the Redis that was filled is to be found from here."""
+LOG_REDIS_VARIABLE = "THROUGHLINE_LOG_REDIS_URL"
+"""Environment variable: the same for the Redis of the stream's log, if it has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class FraudFeatureStore:
         training_service: Point-in-time history.
         serving_service: Windows derived from states at the request's time.
         redis_url: Where its online half is; ``None`` for the SQLite file beside the registry.
+        log_redis_url: Where the log of the stream that feeds it is; ``None`` for files.
         states: The same online half, past the SDK.
         build: Name of this build; a store built anew has another.
     """
@@ -59,6 +62,7 @@ class FraudFeatureStore:
     training_service: FeatureService
     serving_service: FeatureService
     redis_url: str | None
+    log_redis_url: str | None
     states: StateStore
     build: str
 
@@ -102,6 +106,7 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
             " run `throughline fraud features`"
         )
     redis_url = document["redis_url"] and os.environ.get(REDIS_VARIABLE, document["redis_url"])
+    log_redis_url = os.environ.get(LOG_REDIS_VARIABLE) or document.get("log_redis_url")
     feast = connect_feast(stamp.parent, redis_url=redis_url)
     return FraudFeatureStore(
         feast=feast,
@@ -114,6 +119,7 @@ def open_feature_store(runs: Path) -> FraudFeatureStore:
         training_service=feast.get_feature_service(TRAINING_SERVICE),
         serving_service=feast.get_feature_service(SERVING_SERVICE),
         redis_url=redis_url,
+        log_redis_url=redis_url and (log_redis_url or redis_url),
         states=connect_states(stamp.parent, redis_url),
         build=document["build"],
     )

@@ -64,6 +64,7 @@ def run_features(config: FraudConfig, *, as_of: pd.Timestamp | None = None) -> d
             labels,
             as_of=as_of or last,
             redis_url=config.redis_url,
+            log_redis_url=config.log_redis_url,
             streamed=streamed,
         )
     return {
@@ -83,6 +84,7 @@ def build_feature_store(
     *,
     as_of: pd.Timestamp,
     redis_url: str | None = None,
+    log_redis_url: str | None = None,
     streamed: pd.DataFrame | None = None,
 ) -> FraudFeatureStore:
     """Compute all window tables, write them, register every Feast object, fill the online store.
@@ -97,6 +99,8 @@ def build_feature_store(
         as_of: The instant the online store is for, UTC.
         redis_url: Redis to keep the online half in, instead of a SQLite file. It is written in
             place; until that is done, reading from it is an error.
+        log_redis_url: Redis that keeps the stream's log, where it is another one; written down
+            here, so that publishers and processors of this store find the same log.
         streamed: What the stream has accepted beside the history; the online half knows it too.
 
     Returns:
@@ -131,6 +135,7 @@ def build_feature_store(
             "as_of": as_of.isoformat(),
             "data": hash_data(runs),
             "redis_url": redis_url,
+            "log_redis_url": log_redis_url,
             "build": f"{as_of:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
         },
     )

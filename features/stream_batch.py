@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
-from features.fraud_state import EVENT_STATES, EventState, count_tiles, encode_entity, encode_id
+from features.fraud_state import EVENT_STATES, EventState, encode_entity, encode_id
 from features.state_merge import ADDED, BEYOND_TILES, DUPLICATE, merge_states
 from features.state_store import StateStore, Update
-from features.stream_log import find_partition
 from features.stream_messages import StreamTransaction
+from features.windows import Integers
 
 
 @dataclass
@@ -65,68 +66,99 @@ def merge_batch(
     Returns:
         The states that changed.
     """
-    owned = {
-        name: own
-        for name, kind in EVENT_STATES.items()
-        if (own := _select_entities(messages, kind.key, partition, num_partitions)).entities
-    }
+    if not messages:
+        return []
+    columns = build_columns(messages)
+    owned: dict[str, _Owned] = {}
+    for name, kind in EVENT_STATES.items():
+        own = _select_entities(messages, columns, kind.key, partition, num_partitions)
+        if own.entities:
+            owned[name] = own
     entities = {EVENT_STATES[name].key: own.entities for name, own in owned.items()}
     held = states.read(entities, list(owned))
     updates = []
     for name, own in owned.items():
         kind = EVENT_STATES[name]
-        events = build_events(own.messages, kind)
+        events = build_events(columns, kind)[own.rows]
         merged = merge_states(held[name], events, own.owners, kind=kind)
         counts.beyond_tiles += int((merged.outcomes == BEYOND_TILES).sum())
         if kind.key == "customer_id":  # whose partition a transaction counts in
             counts.accepted += int((merged.outcomes == ADDED).sum())
             counts.duplicates += int((merged.outcomes == DUPLICATE).sum())
-        for entity, before, after, newest in zip(
-            own.entities, held[name], merged.states, merged.newest.tolist(), strict=True
+        columns_of_states = (merged.states, merged.newest.tolist(), merged.have_tiles.tolist())
+        for entity, before, after, newest, has_tiles in zip(
+            own.entities, held[name], *columns_of_states, strict=True
         ):
             if after is not None and after != before:
-                counts.tiled_states += count_tiles(after) > 0
+                counts.tiled_states += has_tiles
                 updates.append(Update(name, entity, after, newest))
     return updates
 
 
 class _Owned(NamedTuple):
-    """The messages that concern a partition's entities of one kind, and whose each is."""
+    """Which messages concern a partition's entities of one kind, and whose each is."""
 
-    messages: list[StreamTransaction]
-    owners: np.ndarray
+    rows: Integers
+    owners: Integers
     entities: list[str]
 
 
 def _select_entities(
-    messages: Sequence[StreamTransaction], key: str, partition: int, num_partitions: int
+    messages: Sequence[StreamTransaction],
+    columns: Mapping[str, np.ndarray],
+    key: str,
+    partition: int,
+    num_partitions: int,
 ) -> _Owned:
-    index: dict[str, int] = {}
-    kept, owners = [], []
-    for message in messages:
-        entity = getattr(message, key)
-        if entity is not None and find_partition(entity, num_partitions) == partition:
-            kept.append(message)
-            owners.append(index.setdefault(entity, len(index)))
-    return _Owned(kept, np.array(owners, dtype=np.int64), list(index))
+    names = list(map(attrgetter(key), messages))
+    is_owned = np.fromiter((name is not None for name in names), bool, len(names))
+    is_owned &= columns[key.removesuffix("_id")] % num_partitions == partition
+    rows = np.flatnonzero(is_owned)
+    owned = [names[row] for row in rows.tolist()]
+    index = {entity: number for number, entity in enumerate(dict.fromkeys(owned))}
+    owners = np.fromiter(map(index.__getitem__, owned), np.int64, len(owned))
+    return _Owned(rows, owners, list(index))
 
 
-def build_events(messages: Sequence[StreamTransaction], kind: EventState) -> np.ndarray:
-    """Turn messages into the records of one kind of state, in the same order.
+_read_columns = attrgetter(
+    *("event_time", "transaction_id", "amount", "latitude", "longitude"),
+    *("customer_id", "merchant_id", "device_id", "ip"),
+)
+
+
+def build_columns(messages: Sequence[StreamTransaction]) -> dict[str, np.ndarray]:
+    """Turn messages into the columns that records are made of, in the same order.
+
+    Args:
+        messages: At least one.
+
+    Returns:
+        ``event_time``, ``transaction``, ``amount``, ``latitude`` and ``longitude`` (NaN where
+        missing) and the codes ``customer``, ``merchant``, ``device`` and ``ip`` (0).
+    """
+    times, ids, amounts, latitudes, longitudes, *names = zip(
+        *map(_read_columns, messages), strict=True
+    )
+    codes = [list(map(encode_entity, column)) for column in names]
+    return {
+        "event_time": np.array(times, np.int64),
+        "transaction": np.array(list(map(encode_id, ids)), np.int64),
+        "amount": np.array(amounts, np.float64),
+        "latitude": np.array(latitudes, np.float64),  # None becomes NaN
+        "longitude": np.array(longitudes, np.float64),
+        **{
+            name: np.array(column, np.int64)
+            for name, column in zip(("customer", "merchant", "device", "ip"), codes, strict=True)
+        },
+    }
+
+
+def build_events(columns: Mapping[str, np.ndarray], kind: EventState) -> np.ndarray:
+    """Turn columns into the records of one kind of state, in the same order.
 
     ``features.fraud_state.make_events`` does the same from a frame; a test holds them equal.
     """
-    columns = {
-        "event_time": [m.event_time for m in messages],
-        "transaction": [encode_id(m.transaction_id) for m in messages],
-        "amount": [m.amount for m in messages],
-        "merchant": [encode_entity(m.merchant_id) for m in messages],
-        "device": [encode_entity(m.device_id) for m in messages],
-        "customer": [encode_entity(m.customer_id) for m in messages],
-        "latitude": [np.nan if m.latitude is None else m.latitude for m in messages],
-        "longitude": [np.nan if m.longitude is None else m.longitude for m in messages],
-    }
-    events = np.zeros(len(messages), kind.dtype)
+    events = np.zeros(columns["event_time"].size, kind.dtype)
     for name in kind.dtype.names or ():
         events[name] = columns[name]
     return events

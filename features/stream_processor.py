@@ -10,6 +10,7 @@ when their holder is gone. A partition's states are written by its lease's holde
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -47,12 +48,15 @@ class ProcessorSettings:
     Attributes:
         batch_rows: At most how many lines are merged and written at once.
         wait_seconds: How long to wait when there is nothing to read.
+        gather_seconds: From one batch to the next, at least, unless it is full: an entity's state
+            is written once per batch, so many small ones are several times the work.
         lease_seconds: How long a partition stays with a processor that says nothing.
         lateness: What is too late, and what is from the future.
     """
 
     batch_rows: int
     wait_seconds: float
+    gather_seconds: float
     lease_seconds: float
     lateness: Lateness
 
@@ -107,9 +111,11 @@ class StreamProcessor:
             should_stop: Asked between batches.
         """
         pause = 0.0
+        gc.freeze()  # else all that was ever imported is searched for garbage, batch after batch
         try:
             while not should_stop():
                 try:
+                    started = time.monotonic()
                     worked = self._step()
                     is_done = until_empty and not worked and self._is_empty()
                     if pause:
@@ -128,7 +134,11 @@ class StreamProcessor:
                     return
                 if not worked:
                     time.sleep(self._settings.wait_seconds)
+                elif not until_empty and worked < self._settings.batch_rows:
+                    due = started + self._settings.gather_seconds
+                    time.sleep(max(0.0, due - time.monotonic()))
         finally:
+            gc.unfreeze()
             self.close()
 
     def close(self) -> None:
@@ -185,7 +195,7 @@ class StreamProcessor:
                     self._leases[partition] = lease_or_none
 
     def _check_whole(self) -> None:
-        """Notice an empty store while there is nothing to read: the log went with it."""
+        """Notice an empty store while there is nothing to read: the log may have gone with it."""
         if not self._states.is_whole():
             raise StoreEmptyError
 

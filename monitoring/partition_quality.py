@@ -73,14 +73,10 @@ def check_partitions(
     for check, what in (("null", "missing"), ("constant", "one value"), ("zero", "zero")):
         seen = days.shares[check].loc[days.shares[check].index.isin(whole_days)]
         findings += _check_shares(check, what, seen, usual.shares[check], limits)
-    rows_of_days = {
-        pd.Timestamp(day): rows
-        for day, rows in days.day_of_row.groupby(days.day_of_row).indices.items()
-        if day in whole_days
-    }
+    rows_of_days = {day: np.flatnonzero((days.day_of_row == day).to_numpy()) for day in whole_days}
     for name in numeric:
         values = days.numbers[name].to_numpy()
-        by_day = {day: values[rows] for day, rows in rows_of_days.items()}
+        by_day = {day: values[rows] for day, rows in rows_of_days.items() if rows.size}
         findings += _check_units(name, by_day, usual.numbers[name].to_numpy(), limits)
     if expected_rows_per_day:
         counts = event_times.dt.floor("D").value_counts().reindex(whole_days, fill_value=0)

@@ -279,7 +279,7 @@ def _start_publisher(config: FraudConfig) -> StreamPublisher | None:
     from features.fraud_stream import open_log
     from features.store import open_feature_store
 
-    log = open_log(config.runs, open_feature_store(config.runs).redis_url, config.stream)
+    log = open_log(config.runs, open_feature_store(config.runs), config.stream)
     return StreamPublisher(log, max_pending=config.serving.publish_queue_rows)
 
 

@@ -1,7 +1,8 @@
 """A simulated world that ends today becomes all that ``throughline bench pipeline`` runs on.
 
-Data, a feature store whose online half is in a Redis of the bench's own, a champion; and the
-transactions still to come: past ones made again now, so that they keep the world's own skew.
+Data, a feature store whose online half is in a Redis of the bench's own, another Redis for the log,
+a champion; and the transactions still to come: past ones made again now, so that they keep the
+world's own skew.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from configs.schema import FraudConfig, WorldSize
+from configs.schema import FraudConfig, StackSection, WorldSize
 from data.fraud import run_data
 from features.redis_server import start_redis
-from features.store import REDIS_VARIABLE
+from features.store import LOG_REDIS_VARIABLE, REDIS_VARIABLE
 from features.store_build import run_features
 from serving.client import build_messages
 
@@ -45,7 +46,7 @@ def build_pipeline_world(
     processors: int,
     train: Callable[[FraudConfig], object],
 ) -> Iterator[FraudConfig]:
-    """Simulate, build the features in Redis, train; Redis runs as long as the block.
+    """Simulate, build the features in Redis, train; both Redis run as long as the block.
 
     Args:
         config: What is not decided here.
@@ -62,10 +63,15 @@ def build_pipeline_world(
     Raises:
         FileNotFoundError: If ``redis-server`` is not installed.
     """
-    with start_redis(folder / "redis") as url, _forget_other_redis():
+    with (
+        start_redis(folder / "redis", is_durable=False) as url,
+        start_redis(folder / "redis_log") as log_url,
+        _forget_other_redis(),
+    ):
         size = WorldSize(num_customers=customers, num_merchants=merchants, num_days=HISTORY_DAYS)
+        stack = StackSection(redis_url=url, log_redis_url=log_url)
         config = _adapt(
-            config, folder / "runs", url, size=size, workers=workers, processors=processors
+            config, folder / "runs", stack, size=size, workers=workers, processors=processors
         )
         run_data(config)
         run_features(config, as_of=pd.Timestamp.now("UTC"))
@@ -74,7 +80,13 @@ def build_pipeline_world(
 
 
 def _adapt(
-    config: FraudConfig, runs: Path, url: str, *, size: WorldSize, workers: int, processors: int
+    config: FraudConfig,
+    runs: Path,
+    stack: StackSection,
+    *,
+    size: WorldSize,
+    workers: int,
+    processors: int,
 ) -> FraudConfig:
     today = pd.Timestamp.now("UTC").normalize()
     leaks = config.training.leaks.model_copy(update=NO_CEILING)
@@ -82,7 +94,7 @@ def _adapt(
         update={
             "runs": runs,
             "profile": "stack",
-            "stack": config.stack.model_copy(update={"redis_url": url}),
+            "stack": stack,
             "data": config.data.model_copy(
                 update={
                     "start_time": (today - pd.Timedelta(days=HISTORY_DAYS)).to_pydatetime(),
@@ -103,12 +115,12 @@ def _adapt(
 @contextmanager
 def _forget_other_redis() -> Iterator[None]:
     """Have every process of the bench find the bench's own Redis."""
-    before = os.environ.pop(REDIS_VARIABLE, None)
+    variables = (REDIS_VARIABLE, LOG_REDIS_VARIABLE)
+    before = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:
         yield
     finally:
-        if before is not None:
-            os.environ[REDIS_VARIABLE] = before
+        os.environ.update(before)
 
 
 def draw_coming(

@@ -107,6 +107,18 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
+@pytest.fixture
+def states_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A second server of the test's own, which keeps no file: killed, it comes back empty."""
+    _need_redis()
+    folder = tmp_path / "states_redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
 def _need_redis() -> None:
     if shutil.which("redis-server") is None:
         if os.environ.get("THROUGHLINE_REQUIRE_REDIS") == "1":

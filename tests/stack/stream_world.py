@@ -77,7 +77,13 @@ class StreamWorld:
 
 
 def copy_world(
-    source: Path, folder: Path, redis_url: str | None, *, num_coming: int = 1500, **settings: Any
+    source: Path,
+    folder: Path,
+    redis_url: str | None,
+    *,
+    log_redis_url: str | None = None,
+    num_coming: int = 1500,
+    **settings: Any,
 ) -> StreamWorld:
     """Copy a runs folder whose features were built as of its last ``num_coming`` transactions."""
     runs = folder / "runs"
@@ -93,7 +99,8 @@ def copy_world(
     if redis_url is not None:
         changes |= {"profile": "stack", "stack.redis_url": redis_url}
         stamp = get_stamp_file(runs)
-        write_json(stamp, read_json(stamp) | {"redis_url": redis_url})
+        urls = {"redis_url": redis_url, "log_redis_url": log_redis_url}
+        write_json(stamp, read_json(stamp) | urls)
     config = load_fraud_config(changes=changes)
     if redis_url is not None:
         run_rebuild(config)

@@ -80,6 +80,52 @@ def test_a_flushed_redis_is_an_error_until_it_is_rebuilt_and_the_processor_goes_
     world.check(stream)
 
 
+def test_states_lost_with_their_own_redis_are_rebuilt_and_the_log_lacks_nothing(
+    stream_source, tmp_path, own_redis, states_redis, processors
+):
+    world = copy_world(stream_source, tmp_path, states_redis.url, log_redis_url=own_redis.url)
+    stream = world.connect()
+    pair = [processors.start(world), processors.start(world)]
+    stream.publish(world.coming.head(700))
+    wait_until(lambda: not stream.archive.load().empty)
+    states_redis.kill()
+    stream.publish(world.coming.tail(-700))  # the log is there
+    states_redis.start()  # empty: it keeps no file
+    with (
+        open_frame_reader(tmp_path, states_redis.url) as reader,
+        pytest.raises(StoreEmptyError, match="fraud rebuild"),
+    ):
+        reader.read(world.coming.head(1))
+    for processor in pair:
+        wait_until(lambda: processor.tells("waiting: "))  # noqa: B023 - called at once
+    assert count_waiting(stream)
+    run_rebuild(world.config)
+    wait_until(lambda: not count_waiting(stream))
+    for processor in pair:
+        processor.signal(signal.SIGTERM)
+        processor.finish()
+    world.check(stream)
+
+
+def test_states_stay_when_the_log_is_killed_in_its_own_redis_and_comes_back(
+    stream_source, tmp_path, own_redis, states_redis, processors
+):
+    world = copy_world(stream_source, tmp_path, states_redis.url, log_redis_url=own_redis.url)
+    stream = world.connect()
+    processor = processors.start(world)
+    publish_with_retry(stream, split(world.coming.head(700), 50))
+    _wait_for_append_only_file(own_redis.url)
+    own_redis.kill()
+    restart = threading.Timer(0.3, own_redis.start)
+    restart.start()
+    publish_with_retry(stream, split(world.coming.tail(-700), 50))
+    restart.join()
+    wait_until(lambda: not count_waiting(stream))
+    processor.signal(signal.SIGTERM)
+    processor.finish()
+    world.check(stream)
+
+
 def test_a_store_flushed_while_nothing_comes_is_noticed_and_not_taken_for_done(
     stream_source, tmp_path, redis_url, processors
 ):

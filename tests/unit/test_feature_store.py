@@ -8,7 +8,7 @@ import pytest
 from configs.files import write_json
 from data.fraud import summary_path
 from features import store_build as feature_store
-from features.store import get_stamp_file, open_feature_store
+from features.store import LOG_REDIS_VARIABLE, get_stamp_file, open_feature_store
 from features.store_build import build_feature_store
 
 NOON = pd.Timestamp("2026-01-02T12:00:00Z")
@@ -91,3 +91,23 @@ def test_a_store_below_a_relative_folder_is_built_and_opened(
     build_feature_store(Path("runs/mine"), transactions, labels, as_of=NOON)
     assert (tmp_path / "runs" / "mine" / "feature_store" / "online.db").is_file()
     assert open_feature_store(Path("runs/mine")).built_as_of == NOON
+
+
+LOG, MOVED_LOG = "redis://127.0.0.1:1/0", "redis://127.0.0.1:2/0"
+
+
+@pytest.mark.parametrize("built_with", [LOG, None])
+@pytest.mark.parametrize("moved_to", [MOVED_LOG, None])
+def test_a_store_says_where_the_log_is_that_feeds_it(
+    tmp_path, transactions, labels, redis_url, monkeypatch, built_with, moved_to
+):
+    where = {"redis_url": redis_url, "log_redis_url": built_with}
+    build_feature_store(tmp_path, transactions, labels, as_of=NOON, **where)
+    if moved_to:
+        monkeypatch.setenv(LOG_REDIS_VARIABLE, moved_to)
+    assert open_feature_store(tmp_path).log_redis_url == (moved_to or built_with or redis_url)
+
+
+def test_a_store_on_files_has_its_log_in_files_too(tmp_path, transactions, labels, monkeypatch):
+    monkeypatch.setenv(LOG_REDIS_VARIABLE, LOG)
+    assert build_feature_store(tmp_path, transactions, labels, as_of=NOON).log_redis_url is None

@@ -2,13 +2,15 @@
 
 import sqlite3
 import time
+from contextlib import contextmanager
 
 import pytest
 import redis
 
 from features.feast_layout import PROJECT
 from features.fraud_state import STATE_KEYS
-from features.redis_states import RedisStates
+from features.redis_link import pack
+from features.redis_states import CHUNK_STATES, MARK, RedisStates
 from features.sqlite_states import SqliteStates
 from features.state_store import LeaseLostError, StoreEmptyError, Update
 from tests.unit.feast_tables import make_feast_tables
@@ -136,6 +138,78 @@ def test_a_lease_that_ran_out_does_not_write_even_if_nobody_took_it(states):
     time.sleep(0.1)
     with pytest.raises(LeaseLostError):
         states.write([], lease=lost)
+
+
+class Interrupted:
+    """A pipe to Redis during one of whose transactions something else happens."""
+
+    def __init__(self, pipe, happen, *, at):
+        self._pipe, self._happen, self._at = pipe, happen, at
+
+    @contextmanager
+    def open(self):
+        with self._pipe.open() as call:
+
+            def call_late(commands):
+                if EXEC in commands:
+                    self._at -= 1
+                    if not self._at:
+                        self._happen()
+                return call(commands)
+
+            yield call_late
+
+
+EXEC = pack([b"EXEC"])
+LEASE = f"{PROJECT}:lease:0"
+HAPPENINGS = {
+    "given away": lambda client: client.set(LEASE, "another"),
+    "given back": lambda client: client.delete(LEASE),
+    "run out": lambda client: (client.pexpire(LEASE, 1), time.sleep(0.05)),
+    "store cleared": lambda client: client.delete(MARK),
+    "store rebuilt": lambda client: (client.delete(MARK), client.set(MARK, "1")),
+    "everything lost": lambda client: client.flushall(),
+}
+
+
+@pytest.fixture
+def redis_states(redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        states = RedisStates(client)
+        states.mark_whole()
+        yield states, client
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_what_happens_between_the_look_at_the_lease_and_the_write_undoes_the_write(
+    redis_states, happening
+):
+    states, client = redis_states
+    lease = states.acquire(0, seconds=60)
+    states._pipe = Interrupted(states._pipe, lambda: HAPPENINGS[happening](client), at=1)
+    with pytest.raises((LeaseLostError, StoreEmptyError)):
+        states.write([BUSY], lease=lease)
+    states.mark_whole()
+    assert read(states, "c1") == [None]
+
+
+def test_a_lease_lost_between_two_chunks_leaves_the_second_unwritten(redis_states):
+    states, client = redis_states
+    lease = states.acquire(0, seconds=60)
+    states._pipe = Interrupted(states._pipe, lambda: client.set(LEASE, "another"), at=2)
+    updates = [Update("customer_events", f"c{number}", b"s", 1) for number in range(300)]
+    with pytest.raises(LeaseLostError):
+        states.write(updates, lease=lease)
+    assert read(states, "c0", f"c{CHUNK_STATES - 1}", f"c{CHUNK_STATES}") == [b"s", b"s", None]
+
+
+def test_an_empty_write_says_that_the_lease_is_lost_too(redis_states):
+    states, client = redis_states
+    lease = states.acquire(0, seconds=60)
+    states.write([], lease=lease)
+    client.delete(LEASE)
+    with pytest.raises(LeaseLostError):
+        states.write([], lease=lease)
 
 
 def test_giving_back_a_lost_lease_leaves_the_next_holders(states, connect):

@@ -1,5 +1,6 @@
 """What was accepted is kept once, what was refused is kept with its reason."""
 
+import os
 import sqlite3
 
 import pandas as pd
@@ -64,6 +65,16 @@ def test_a_line_torn_by_a_kill_is_left_out_and_harms_no_other(archive, tmp_path,
     assert archive.load()["transaction_id"].tolist() == ["t1"]
     archive.append(0, lines("t2", "t3"))
     assert archive.load()["transaction_id"].tolist() == ["t1", "t2", "t3"]
+
+
+def test_what_was_appended_is_on_the_disk_before_anybody_acknowledges_it(
+    archive, tmp_path, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr("os.fdatasync", lambda file: synced.append(os.fstat(file).st_size))
+    archive.append(0, [b"{}"])
+    (file,) = tmp_path.rglob("*.jsonl")
+    assert synced == [file.stat().st_size]
 
 
 def test_an_archive_follows_its_folder_when_that_changes(tmp_path):
