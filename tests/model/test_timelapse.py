@@ -253,7 +253,8 @@ def test_a_canary_answers_its_customers_and_nobody_else(config, models, world):
     rollout = Rollout("2", "canary", 0.3)
     answers.serve_day(0, Served("1", first, rollout, later))
     answered = answers.select(0, 1)
-    theirs = answered["customer_id"].map(rollout.has)
+    customers = world.transactions["customer_id"].loc[answered.index]  # answers hold numbers
+    theirs = customers.map(rollout.has)
     assert 0 < theirs.mean() < 1
     assert (answered["arm"] == "challenger").tolist() == theirs.tolist()
     expected = np.where(theirs, later.score_day(0), first.score_day(0))
