@@ -48,7 +48,7 @@ def weigh_evidence(
         window: Which answers are looked at. The labels' reach back over as many days that have
             matured, unless a person chose the window.
         report: Where Evidently's page goes; ``None`` for none.
-        checks_feed: ``False`` finds nothing wrong with the feed, and takes two thirds of the time.
+        checks_feed: ``False`` finds nothing wrong with the feed, and takes less time.
 
     Returns:
         The evidence. Answers that were degraded are part of the feed's and not of the model's.
