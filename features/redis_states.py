@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+import hiredis
 import redis
 
 from features.feast_layout import (
@@ -114,8 +115,12 @@ class RedisStates:
                     raise LeaseLostError("the partition has another owner")
                 writes = [_pack_write(update) for update in chunk]
                 replies = call([_MULTI, *writes, _EXEC, *look])
-                if replies[len(writes) + 1] is None:  # what EXEC says if something watched changed
+                written = replies[len(writes) + 1]
+                if written is None:  # what EXEC says if something watched changed
                     raise LeaseLostError("the partition has another owner, or the store changed")
+                for reply in written:
+                    if isinstance(reply, hiredis.ReplyError):
+                        raise redis.ResponseError(str(reply))
                 token, is_whole = replies[-2:]
 
     def acquire(self, partition: int, *, seconds: float) -> Lease | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from features.feast_layout import PROJECT
+from features.feast_layout import PROJECT, encode_redis_key
 from features.fraud_state import STATE_KEYS
 from features.redis_link import pack
 from features.redis_states import CHUNK_STATES, MARK, RedisStates
@@ -281,3 +281,11 @@ def test_a_damaged_file_is_an_error_that_says_the_way_out(tmp_path):
     file.write_bytes(b"no database" * 1000)
     with pytest.raises(ValueError, match="run `throughline fraud features`"):
         SqliteStates(file)
+
+
+def test_a_state_that_redis_refuses_within_a_transaction_is_an_error(redis_states):
+    states, client = redis_states
+    client.set(encode_redis_key("customer_id", "c1"), "no hash")
+    lease = states.acquire(0, seconds=60)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        states.write([BUSY], lease=lease)
