@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 DEFAULT_FRAUD_CONFIG = Path(__file__).with_name("fraud.yaml")
 
@@ -203,12 +203,23 @@ class RetrainingSection(Frozen):
     follow_up_days: PositiveFloat | None
     triggers: tuple[Literal["drift", "matured", "estimated"], ...]
     min_alarms: PositiveInt
+    min_joint_alarms: PositiveInt
     num_recent: PositiveInt
     cooldown_days: Annotated[float, Field(ge=0.0)]
     budget: PositiveInt
     budget_days: PositiveFloat
     min_new_frauds: Annotated[int, Field(ge=0)]
     lease_seconds: PositiveFloat
+
+    @model_validator(mode="after")
+    def _check_alarms(self) -> Self:
+        """Refuse a trigger that could never go off often enough."""
+        if not self.min_joint_alarms <= self.min_alarms <= self.num_recent:
+            raise ValueError(
+                "a trigger must be able to go off so often: min_joint_alarms <= min_alarms <= "
+                f"num_recent, not {self.min_joint_alarms}, {self.min_alarms} and {self.num_recent}"
+            )
+        return self
 
 
 class RolloutSection(Frozen):

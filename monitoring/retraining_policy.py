@@ -132,8 +132,9 @@ def decide_training(
     """Decide whether to begin an attempt: train a challenger and see it through.
 
     A trigger counts once it went off on ``min_alarms`` of the last ``num_recent`` days that had a
-    tick: a day is worth one alarm, its last tick's, however often the loop runs. Days whose feed
-    was broken, and what led to the last attempt, do not count. The newest rows a challenger is
+    tick; triggers that confirm one another, two or more of them, count from ``min_joint_alarms``
+    on. A day is worth one alarm, its last tick's, however often the loop runs. Days whose feed was
+    broken, and what led to the last attempt, do not count. The newest rows a challenger is
     fitted on are as old as the label delay and its held-out days, so in a world that has changed it
     has seen little of the change, and the next will see more. So ``follow_up_days`` after one that
     two alarms asked for, or that was shown to be better, training is asked for again, cooldown or
@@ -174,15 +175,19 @@ def _find_wishes(
 ) -> dict[Wish, str]:
     """Say what asks for training, and why; alarms first, the floor last."""
     days = _select_days(observation, history, policy)
-    wishes: dict[Wish, str] = {}
-    for trigger in policy.triggers:
-        alarms = [day.alarms[trigger] for day in days if trigger in day.alarms]
-        on = [alarm for alarm in alarms if alarm.is_on]
-        if len(on) >= policy.min_alarms:
-            wishes[trigger] = (
-                f"{trigger} alarm on {len(on)} of the last {policy.num_recent} days: "
-                f"{on[-1].reason}"
-            )
+    alarms = {
+        trigger: [day.alarms[trigger] for day in days if _is_on(day, trigger)]
+        for trigger in policy.triggers
+    }
+    joint = [trigger for trigger in alarms if len(alarms[trigger]) >= policy.min_joint_alarms]
+    enough = policy.min_joint_alarms if len(joint) > 1 else policy.min_alarms
+    wishes: dict[Wish, str] = {
+        trigger: (
+            f"{trigger} alarm on {len(on)} of the last {policy.num_recent} days: {on[-1].reason}"
+        )
+        for trigger, on in alarms.items()
+        if len(on) >= enough
+    }
     follow_up_time = _find_follow_up(history, policy)
     if follow_up_time is not None and observation.now >= follow_up_time:
         wishes["follow_up"] = (
@@ -196,6 +201,10 @@ def _find_wishes(
             f"it was due on {due_time:%Y-%m-%d}"
         )
     return wishes
+
+
+def _is_on(day: Observation, trigger: Trigger) -> bool:
+    return trigger in day.alarms and bool(day.alarms[trigger].is_on)
 
 
 def _select_days(

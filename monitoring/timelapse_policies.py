@@ -71,6 +71,7 @@ def _simplify(
             "follow_up_days": None,
             "triggers": triggers,
             "min_alarms": 1,
+            "min_joint_alarms": 1,
             "num_recent": 1,
             "cooldown_days": config.retraining.cooldown_days if triggers else 0.0,
             "budget": UNLIMITED,

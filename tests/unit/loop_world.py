@@ -35,6 +35,7 @@ QUICK = {
     "retraining.follow_up_days": None,
     "retraining.triggers": ["drift"],
     "retraining.min_alarms": 1,
+    "retraining.min_joint_alarms": 1,
     "retraining.num_recent": 1,
     "retraining.cooldown_days": 0,
     "retraining.min_new_frauds": 0,

@@ -71,6 +71,12 @@ def test_a_value_out_of_range_is_an_error_that_names_the_key(key, value):
         load_fraud_config(changes={key: value})
 
 
+@pytest.mark.parametrize("key", ["retraining.min_alarms", "retraining.min_joint_alarms"])
+def test_an_alarm_that_could_never_go_off_often_enough_is_refused(key):
+    with pytest.raises(ValueError, match="min_joint_alarms <= min_alarms <= num_recent, not"):
+        load_fraud_config(changes={key: 4})
+
+
 def test_an_error_is_one_line():
     with pytest.raises(ValueError, match="seed") as caught:
         load_fraud_config(changes={"seed": "many", "profile": "none"})

@@ -22,6 +22,7 @@ POLICY = load_fraud_config().retraining.model_copy(
         "follow_up_days": 7,
         "triggers": ("drift", "matured"),
         "min_alarms": 2,
+        "min_joint_alarms": 2,
         "num_recent": 3,
         "cooldown_days": 7,
         "budget": 2,
@@ -126,6 +127,27 @@ def test_a_follow_up_waits_for_the_attempt_under_way_and_not_for_the_cooldown():
 def test_two_triggers_do_not_add_up():
     other = see(1, alarms={"drift": OFF, "matured": ON})
     assert decide(loud(), other).action == "keep"
+
+
+STRICT = POLICY.model_copy(update={"min_alarms": 3})
+
+
+def hear_both(days: float = 0) -> Observation:
+    return see(days, alarms={"drift": ON, "matured": ON})
+
+
+def test_a_trigger_alone_must_go_on_for_longer_than_two_that_confirm_one_another():
+    assert decide(loud(), see(1), loud(2), policy=STRICT).action == "keep"
+    assert decide(loud(), loud(1), loud(2), policy=STRICT).wishes == ("drift",)
+    assert decide(hear_both(), see(1), hear_both(2), policy=STRICT).wishes == ("drift", "matured")
+
+
+def test_a_trigger_that_went_off_once_confirms_nothing():
+    assert decide(hear_both(), loud(1), see(2), policy=STRICT).action == "keep"
+
+
+def test_a_trigger_that_goes_on_is_not_confirmed_by_one_that_does_not():
+    assert decide(hear_both(), loud(1), loud(2), policy=STRICT).wishes == ("drift",)
 
 
 def test_a_trigger_the_policy_does_not_watch_is_not_heard():
