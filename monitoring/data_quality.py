@@ -161,29 +161,33 @@ def _check_range(
 
 
 def _check_unit(name: str, now: Floats, before: Floats, limits: QualityLimits) -> Iterator[Finding]:
-    ratio = measure_unit(name, now, before)
-    if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio:
+    size, usual = find_typical_size(name, now), find_typical_size(name, before)
+    if size is None or usual is None:
+        return
+    ratio = size / usual
+    if max(ratio, 1 / ratio) >= limits.max_unit_ratio:
         message = f"{name}: its median is {ratio:.3g} times the reference's, as if its unit changed"
         yield Finding("unit", name, "block", ratio, limits.max_unit_ratio, message)
 
 
-def measure_unit(name: str, now: Floats, before: Floats) -> float | None:
-    """Compare the medians of positive values; a column named ``*_log`` holds log(1 + value).
+def find_typical_size(name: str, values: Floats) -> float | None:
+    """Return the median of positive values; a column named ``*_log`` holds log(1 + value).
+
+    Two of them compared tell whether the unit changed, as from euros to cents.
 
     Args:
         name: The column's.
-        now: Its values; what is not finite is left out.
-        before: The reference's.
+        values: What is not finite is left out.
 
     Returns:
-        The ratio of the medians; ``None`` where a value is negative or none is positive.
+        The median; ``None`` where a value is negative or none is positive.
     """
-    now, before = now[np.isfinite(now)], before[np.isfinite(before)]
+    values = values[np.isfinite(values)]
     if name.endswith("_log"):
-        now, before = np.expm1(np.minimum(now, 700.0)), np.expm1(np.minimum(before, 700.0))
-    if not (now > 0).any() or not (before > 0).any() or before.min() < 0 or now.min() < 0:
+        values = np.expm1(np.minimum(values, 700.0))
+    if not (values > 0).any() or values.min() < 0:
         return None
-    return float(np.median(now[now > 0]) / np.median(before[before > 0]))
+    return float(np.median(values[values > 0]))
 
 
 def _check_nulls(

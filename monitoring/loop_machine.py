@@ -8,10 +8,12 @@ watched while the next may already follow.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+from sqlalchemy import Engine
 
 from configs.schema import FraudConfig
 from monitoring.loop_effects import apply_state, find_overtaking
@@ -27,13 +29,16 @@ MAX_TRIES = 3
 """A training that took its process down so often will do so again."""
 
 
-def advance_loop(config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts) -> dict[str, Any]:
+def advance_loop(
+    config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts, engine: Engine | None = None
+) -> dict[str, Any]:
     """Take one tick.
 
     Args:
         config: The fraud problem's configuration; ``retraining`` and ``rollout`` are the policy.
         now: As of when, UTC.
         parts: What is asked of the rest of the system.
+        engine: The loop's database, for who has it open; else it is opened for this tick.
 
     Returns:
         ``is_busy``; if another tick is at work, ``reason`` says which, and nothing was done. Else
@@ -47,9 +52,10 @@ def advance_loop(config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts) ->
     """
     url = get_database_url(config.runs, config.retraining.database_url)
     seconds = config.retraining.lease_seconds
+    database = open_database(url) if engine is None else nullcontext(engine)
     try:
-        with open_database(url) as engine, hold_lease(engine, seconds=seconds) as lease:
-            return _Tick(config, now, parts, LoopStore(engine, lease=lease)).run()
+        with database as opened, hold_lease(opened, seconds=seconds) as lease:
+            return _Tick(config, now, parts, LoopStore(opened, lease=lease)).run()
     except LeaseTakenError as error:
         return {"is_busy": True, "now": now.isoformat(), "reason": str(error)}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from monitoring.comparable_columns import Floats, read_numbers
-from monitoring.data_quality import Finding, QualityLimits, Severity, measure_unit
+from monitoring.data_quality import Finding, QualityLimits, Severity, find_typical_size
 
 MIN_DAY_ROWS = 50
 """Fewest rows of a day, in the window or the reference, that are judged by themselves."""
@@ -129,11 +129,16 @@ def _check_shares(
 def _check_units(
     name: str, by_day: Mapping[pd.Timestamp, Floats], usual: Floats, limits: QualityLimits
 ) -> Iterator[Finding]:
-    ratios = {}
-    for day, values in by_day.items():
-        ratio = measure_unit(name, values, usual)
-        if ratio is not None and max(ratio, 1 / ratio) >= limits.max_unit_ratio:
-            ratios[day] = ratio
+    usual_size = find_typical_size(name, usual)
+    if usual_size is None:
+        return
+    sizes = {day: find_typical_size(name, values) for day, values in by_day.items()}
+    ratios = {day: size / usual_size for day, size in sizes.items() if size is not None}
+    ratios = {
+        day: ratio
+        for day, ratio in ratios.items()
+        if max(ratio, 1 / ratio) >= limits.max_unit_ratio
+    }
     if ratios:
         worst = max(ratios.values(), key=lambda ratio: max(ratio, 1 / ratio))
         message = (

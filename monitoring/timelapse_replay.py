@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+from sqlalchemy import Engine
 
 from configs.schema import FraudConfig
 from monitoring.arm_guards import ArmFinding
 from monitoring.loop_machine import advance_loop
 from monitoring.loop_parts import LoopParts
+from monitoring.loop_tables import get_database_url, open_database
 from monitoring.retrain import GateVerdict
 from monitoring.retraining_policy import Observation
 from monitoring.timelapse_answers import Answers, Served
@@ -103,12 +105,14 @@ class Replay:
         """
         parts = self._make_parts()
         records = []
-        for day in range(self.world.num_days):
-            records.append(self._step(day, parts))
-            advance(1)
+        url = get_database_url(self.config.runs, self.config.retraining.database_url)
+        with open_database(url) as engine:
+            for day in range(self.world.num_days):
+                records.append(self._step(day, parts, engine))
+                advance(1)
         return records
 
-    def _step(self, day: int, parts: LoopParts) -> dict[str, Any]:
+    def _step(self, day: int, parts: LoopParts, engine: Engine) -> dict[str, Any]:
         """Serve a day and take the tick at its end.
 
         Returns:
@@ -124,7 +128,8 @@ class Replay:
         self.answers.serve_day(day, served)
         cost, num_rows = self.answers.measure_day_cost(day)
         self._day = day + 1
-        tick = advance_loop(self.config, now=self.world.get_time(day + 1), parts=parts)
+        now = self.world.get_time(self._day)
+        tick = advance_loop(self.config, now=now, parts=parts, engine=engine)
         decision, observation = tick["decision"], tick["observation"]
         return {
             "day": day,
