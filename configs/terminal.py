@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 MAX_LISTED = 12
+LONGEST_ITEM = 60
 SHA256_LENGTH = 64
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 MAX_COLUMNS = 4
@@ -97,15 +98,19 @@ def format_name(key: str) -> str:
 
     >>> format_name("average_precision"), format_name("p99_9_ms"), format_name("lightgbm")
     ('average precision', 'p99.9, ms', 'LightGBM')
+    >>> format_name("label_delay_days"), format_name("every_7_days")
+    ('label delay, days', 'every 7 days')
     """
     key = re.sub(r"^p(\d+)_(\d+)_", r"p\1.\2_", key)
     key = re.sub(r"_gb$", ", GB", key)
-    key = re.sub(r"_(ms|us|seconds|days)$", r", \1", key)
+    key = re.sub(r"_(ms|us|seconds|(?<!\d_)(?<!num_)days)$", r", \1", key)
     return NAMES.get(key, key.replace("_", " "))
 
 
 def _format_list(items: list[str]) -> str:
-    """Join items with commas; past ``MAX_LISTED``, say how many more there are."""
+    """Join items with commas, past ``MAX_LISTED`` saying how many more; sentences get lines."""
+    if any(len(item) > LONGEST_ITEM for item in items):
+        return "\n".join(items)
     if len(items) > MAX_LISTED:
         items = [*items[:MAX_LISTED], f"and {len(items) - MAX_LISTED} more"]
     return ", ".join(items) or "none"

@@ -86,6 +86,10 @@ def test_a_long_path_is_not_broken_over_lines():
         (4.748e-12, "4.7e-12"),
         ("2026-04-02T13:05:59.429556+00:00", "2026-04-02 13:05"),
         (list("abcdefghijklmn"), "a, b, c, d, e, f, g, h, i, j, k, l, and 2 more"),
+        (
+            ["a sentence of more than a few words " * 2, "b"],
+            "a sentence of more than a few words " * 2 + "\nb",
+        ),
     ],
 )
 def test_a_value_is_short(value, text):
