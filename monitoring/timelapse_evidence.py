@@ -2,7 +2,7 @@
 
 A look takes most of a second, so one is taken every few days: what it found of the feed stands
 until the next, while its alarms count on its own day alone. What a policy does not listen to is not
-measured for it.
+measured for it, and a look that was taken for a policy serves those that ask for less of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,8 @@ from monitoring.timelapse_answers import Answers
 from monitoring.timelapse_models import TrainedModel
 from monitoring.timelapse_worlds import DAY, World
 
-Asked = tuple[frozenset[Trigger], bool]
-"""What a look is for: which triggers, and whether the feed is checked."""
+Asked = frozenset[Trigger | Literal["feed"]]
+"""What a look is for: which triggers, and whether the feed is sound."""
 NEVER = 1_000_000_000
 """More rows than a window has: below so many, no drift is measured."""
 
@@ -43,7 +44,7 @@ class Evidence:
         self.num_looks = 0
         self._config = config
         self._world = world
-        self._looks: dict[tuple[str, int, str, Asked], Observation] = {}
+        self._looks: dict[tuple[str, int, str], dict[Asked, Observation]] = {}
 
     def observe(
         self,
@@ -69,7 +70,8 @@ class Evidence:
         look_day = day - day % self._config.timelapse.look_every_days
         if look_day <= since_day:
             return self._see_nothing(champion, now)
-        found = self._look(answers, champion, look_day, (frozenset(triggers), checks_feed))
+        asked: Asked = frozenset([*triggers, "feed"] if checks_feed else triggers)
+        found = self._look(answers, champion, look_day, asked)
         if look_day < day:
             found = replace(found, now=now, alarms={})
         return replace(found, champion=champion.artefact.version)
@@ -91,18 +93,18 @@ class Evidence:
     def _look(
         self, answers: Answers, champion: TrainedModel, day: int, asked: Asked
     ) -> Observation:
-        key = (champion.key, day, _name_answers(answers, champion, day), asked)
-        if key not in self._looks:
+        key = (champion.key, day, _name_answers(answers, champion, day))
+        looks = self._looks.setdefault(key, {})
+        if not any(asked <= taken for taken in looks):
             self.num_looks += 1
             now = self._world.get_time(day)
             since = now - self._config.monitoring.window_days * DAY
             window = Window(now, since, now, is_chosen=False)
             material = self._collect(answers, champion, day)
-            triggers, checks_feed = asked
-            config = _narrow(self._config, triggers)
-            found = weigh_evidence(config, material, window, checks_feed=checks_feed)
-            self._looks[key] = replace(found.observe(), evidence={})
-        return self._looks[key]
+            config = _narrow(self._config, asked)
+            found = weigh_evidence(config, material, window, checks_feed="feed" in asked)
+            looks[asked] = replace(found.observe(), evidence={})
+        return _tell(next(looks[taken] for taken in looks if asked <= taken), asked)
 
     def _collect(self, answers: Answers, champion: TrainedModel, day: int) -> Material:
         """Gather what is known at a midnight of all days the champion was made from, and since."""
@@ -124,15 +126,21 @@ class Evidence:
         )
 
 
-def _narrow(config: FraudConfig, triggers: frozenset[Trigger]) -> FraudConfig:
+def _narrow(config: FraudConfig, asked: Asked) -> FraudConfig:
     """Leave out what costs time and nobody listens to: by asking for more rows than there are."""
-    if "drift" not in triggers:
+    if "drift" not in asked:
         monitoring = config.monitoring.model_copy(update={"min_rows": NEVER})
         config = config.model_copy(update={"monitoring": monitoring})
-    if triggers <= {"drift"}:
+    if not asked & {"matured", "estimated"}:
         training = config.training.model_copy(update={"num_bootstrap": 1})
         config = config.model_copy(update={"training": training})
     return config
+
+
+def _tell(found: Observation, asked: Asked) -> Observation:
+    """Tell what was asked for, and nothing else that the look has seen."""
+    alarms = {trigger: alarm for trigger, alarm in found.alarms.items() if trigger in asked}
+    return replace(found, alarms=alarms, blocking=found.blocking if "feed" in asked else ())
 
 
 def _name_answers(answers: Answers, champion: TrainedModel, day: int) -> str:

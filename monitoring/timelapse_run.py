@@ -21,7 +21,7 @@ import numpy as np
 from configs.schema import FraudConfig
 from monitoring.timelapse_evidence import Evidence
 from monitoring.timelapse_models import Refit, Trainer
-from monitoring.timelapse_policies import WEEKLY, list_policies
+from monitoring.timelapse_policies import WEEKLY, Policy, list_policies
 from monitoring.timelapse_replay import Replay
 from monitoring.timelapse_result import summarise_policy
 from monitoring.timelapse_witness import Train, serve_again
@@ -77,13 +77,14 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
     trainer = Trainer(config, world, refit=task.refit, parameters=task.parameters)
     evidence = Evidence(config, world)
     witness = _serve_again(config, world, trainer, task)
+    policies = list_policies(config)
     days = {}
-    for policy in list_policies(config):
+    for policy in sorted(policies, key=_count_asked, reverse=True):
         chosen = policy.configure(config)
         chosen = chosen.model_copy(update={"runs": task.folder / "policies" / policy.name})
         chosen.runs.mkdir(parents=True)
         replay = Replay(chosen, world, policy, trainer=trainer, evidence=evidence)
-        days[policy.name] = (policy.title, replay.run(advance))
+        days[policy.name] = replay.run(advance)
     return {
         "title": task.plan.title,
         "change_day": task.plan.change_day,
@@ -98,19 +99,24 @@ def replay_world(task: WorldTask, *, advance: Advance = lambda _: None) -> dict[
             "policies": round(time.perf_counter() - built, 1),
         },
         "policies": {
-            name: {
-                "title": title,
+            policy.name: {
+                "title": policy.title,
                 "summary": summarise_policy(
-                    records,
-                    weekly=days[WEEKLY][1],
+                    days[policy.name],
+                    weekly=days[WEEKLY],
                     change_day=task.plan.change_day,
                     is_feed_broken=task.plan.damage is not None,
                 ),
-                "days": records,
+                "days": days[policy.name],
             }
-            for name, (title, records) in days.items()
+            for policy in policies
         },
     }
+
+
+def _count_asked(policy: Policy) -> int:
+    """Count what a policy asks of a look: who asks for most goes first, and others share it."""
+    return len(policy.retraining.triggers) + policy.looks_at_feed
 
 
 def _serve_again(

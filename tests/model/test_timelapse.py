@@ -16,6 +16,7 @@ from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
 from monitoring.timelapse import run_timelapse
 from monitoring.timelapse_answers import Answers, Served
+from monitoring.timelapse_evidence import Evidence
 from monitoring.timelapse_models import Trainer
 from monitoring.timelapse_worlds import World, WorldPlan, build_world, configure_world
 from training.artefact import load_artefact
@@ -259,6 +260,30 @@ def test_a_canary_answers_its_customers_and_nobody_else(config, models, world):
     assert (answered["arm"] == "challenger").tolist() == theirs.tolist()
     expected = np.where(theirs, later.score_day(0), first.score_day(0))
     assert answered["score"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "triggers", [["drift"], ["matured"], ["matured", "estimated"], []], ids=str
+)
+def test_a_look_taken_for_all_tells_whoever_asks_for_less_the_same(config, models, world, triggers):
+    _, first, _ = models
+    answers = Answers(world, prices=read_prices(config), explore_share=0.5)
+    for day in range(8):
+        answers.serve_day(day, Served("1", first, None, None))
+    monitoring = config.monitoring.model_copy(update={"max_unit_ratio": 1.0001})
+    fussy = config.model_copy(update={"monitoring": monitoring})  # some unit always seems changed
+    shared, own = Evidence(fussy, world), Evidence(fussy, world)
+    when = {"day": 8, "since_day": 0}
+    every = ["drift", "matured", "estimated"]
+    shared.observe(answers, first, **when, triggers=every, checks_feed=True)
+    told = [
+        looks.observe(answers, first, **when, triggers=triggers, checks_feed=not triggers)
+        for looks in (shared, own)
+    ]
+    assert told[0] == told[1]
+    assert list(told[0].alarms) == triggers
+    assert bool(told[0].blocking) == (not triggers)
+    assert shared.num_looks == 1
 
 
 def test_a_shadow_answers_nobody(config, models, world):
