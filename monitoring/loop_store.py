@@ -78,7 +78,10 @@ class LoopStore:
         )
 
     def _find_unfinished(self, trained: Attempt) -> pd.Timestamp | None:
-        """Return when an attempt began, if alarms confirmed one another or the gate saw a gain."""
+        """Return when an attempt began, if alarms confirmed one another or the gate saw a gain.
+
+        A gain over a champion that nothing was said against is what a newer model has anyhow.
+        """
         decided = select(ticks.c.decision).where(ticks.c.time == trained.opened_time)
         judged = select(transitions.c.evidence).where(
             transitions.c.attempt_id == trained.id, transitions.c.from_state == "judging"
@@ -89,7 +92,8 @@ class LoopStore:
         alarms = set(decision.get("wishes", ())) - {"floor", "follow_up"}
         intervals = [verdict.get("interval") for verdict in verdicts]
         is_shown = any(interval is not None and interval[0] > 0 for interval in intervals)
-        return trained.opened_time if len(alarms) > 1 or is_shown else None
+        was_asked = trained.trigger != "floor"
+        return trained.opened_time if len(alarms) > 1 or (is_shown and was_asked) else None
 
     def find_last_tick(self) -> pd.Timestamp | None:
         """Return the ``now`` of the latest tick."""

@@ -277,6 +277,14 @@ def test_an_alarm_alone_is_not_followed_up(tmp_path):
     assert replay_quiet_days(world) == ["drift:v1:2026-05-01"]
 
 
+def test_what_the_floor_trained_is_not_followed_up_however_good_it_is(tmp_path):
+    changes = {"retraining__follow_up_days": 2, "retraining__floor_days": 20}
+    world = LoopWorld(make_config(tmp_path, **changes))
+    for day in range(20, 30):
+        world.tick(day, low=0.01)
+    assert world.read()["trained"] == ["floor:v1:2026-05-21"]
+
+
 def test_follow_ups_go_on_as_long_as_challengers_are_shown_to_be_better(tmp_path):
     world = LoopWorld(make_config(tmp_path, retraining__follow_up_days=7))
     world.tick(0, alarm=True, low=0.01)
