@@ -234,6 +234,7 @@ class RolloutSection(Frozen):
     max_latency_ratio: Annotated[float, Field(gt=1.0)]
     max_decline_ratio: Annotated[float, Field(gt=1.0)]
     max_decline_change: Share
+    min_decline_ratio: Annotated[float, Field(ge=0.0, lt=1.0)]
     max_cost_increase: Annotated[float, Field(ge=0.0)]
 
 

@@ -26,6 +26,8 @@ SLICES = ("merchant_category", "card_type")
 
 NUM_ERRORS = 3.0
 """Standard errors that chance is allowed: 1 in 370 per guard and look, since there are many."""
+DESIGN_EFFECT = 4.0
+"""Times the variance of independent rows: what is declined comes in bursts of one customer."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,11 @@ class ArmFinding:
 
 
 class _Limit(NamedTuple):
-    """How far two means may lie apart; a breach is beyond both."""
+    """How far two means may lie apart: beyond both of the first, or below the last, is a breach."""
 
     ratio: float
     change: float
+    least_ratio: float
 
 
 def compare_answers(
@@ -60,6 +63,7 @@ def compare_answers(
     max_latency_ratio: float | None,
     max_decline_ratio: float,
     max_decline_change: float,
+    min_decline_ratio: float,
 ) -> tuple[ArmFinding, ...]:
     """Compare what two arms said to comparable rows, before any outcome is known.
 
@@ -73,6 +77,8 @@ def compare_answers(
         max_decline_ratio: Of the shares declined and of the mean scores, either way.
         max_decline_change: Of the same, in [0, 1]; a breach is beyond both. A challenger that
             learnt of more fraud declines several times as much, and still very little.
+        min_decline_ratio: Of the same; a breach is below it, however little that is: a challenger
+            that hardly declines any more, or gives hardly a score, has lost its inputs.
 
     Returns:
         Findings on rows or else on latency, scores, declines and each slice that is breached.
@@ -82,7 +88,7 @@ def compare_answers(
         reason = f"{len(challenger)} rows of the challenger beside {len(champion)} of the champion"
         return (ArmFinding("rows", "wait", f"{reason}; {MIN_ROWS} are needed", counts),)
     arms = (champion, challenger)
-    limit = _Limit(max_decline_ratio, max_decline_change)
+    limit = _Limit(max_decline_ratio, max_decline_change, min_decline_ratio)
     scores = [arm["score"].to_numpy(np.float64) for arm in arms]
     declines = [(arm["decision"] == "decline").to_numpy() for arm in arms]
     findings = [
@@ -131,39 +137,33 @@ def _compare_means(
 ) -> ArmFinding:
     """Compare two means by their ratio, half an event added to each so that none is zero.
 
-    Source: delta method for the logarithm of a ratio of independent means; on the rows of a shadow,
-        which are the same, it allows chance more than its due.
+    Source: two-sample z-test with the pooled variance, times a design effect; on the rows of a
+        shadow, which are the same, it allows chance more than its due.
     """
-    (first, first_error), (second, second_error) = map(_estimate_log, (champion, challenger))
-    distance = abs(second - first)
-    error = float(np.hypot(first_error, second_error))
-    ratio = float(np.exp(second - first))
-    is_beyond = (
-        distance > max(np.log(limit.ratio), NUM_ERRORS * error)
-        and abs(challenger.mean() - champion.mean()) > limit.change
-    )
+    values = np.concatenate([champion, challenger]).astype(np.float64)
+    sizes = 1 / champion.size + 1 / challenger.size
+    error = float(np.sqrt(DESIGN_EFFECT * values.var() * sizes))
+    change = float(challenger.mean() - champion.mean())
+    first, second = ((arm.sum() + 0.5) / arm.size for arm in (champion, challenger))
+    ratio = float(second / first)
+    is_apart = max(ratio, 1 / ratio) > limit.ratio and abs(change) > limit.change
+    is_beyond = abs(change) > NUM_ERRORS * error and (is_apart or ratio < limit.least_ratio)
     return ArmFinding(
         guard,
         "breach" if is_beyond else "ok",
         f"{what} is {challenger.mean():.4f}, the champion's {champion.mean():.4f}: "
-        f"a breach is beyond {limit.ratio:g} times either way, a change of {limit.change:g} "
-        "and chance",
+        f"a breach is beyond {limit.ratio:g} times either way and a change of {limit.change:g}, "
+        f"or below {limit.least_ratio:g} times, and beyond chance",
         {
             "champion": float(champion.mean()),
             "challenger": float(challenger.mean()),
             "ratio": ratio,
-            "log_ratio_error": error,
+            "standard_error": error,
             "limit": limit.ratio,
             "change_limit": limit.change,
+            "least_ratio": limit.least_ratio,
         },
     )
-
-
-def _estimate_log(values: Floats | Booleans) -> tuple[float, float]:
-    """Return the logarithm of a mean of values in [0, 1], and its standard error."""
-    total = float(values.sum()) + 0.5
-    squares = float(np.square(values.astype(np.float64)).sum()) + 0.5
-    return float(np.log(total / values.size)), float(np.sqrt(squares) / total)
 
 
 def compare_costs(

@@ -49,6 +49,10 @@ def check_base_rate(
 ) -> BaseRate:
     """Test whether the share of frauds has changed.
 
+    Weights go with outcomes: who would be declined, and stands for many, mostly is a fraud. So the
+    variance is that of the weighted residuals, of both samples together: a week may hold none of
+    the few rows that weigh most.
+
     Args:
         known: Matured rows with an outcome: ``is_fraud``, ``weight`` (how many answers each stands
             for).
@@ -60,7 +64,8 @@ def check_base_rate(
         The verdict.
 
     Source: two-proportion z-test with the variance multiplied by a design effect (Rao and Scott,
-        "A simple method for the analysis of clustered binary data", 1992).
+        "A simple method for the analysis of clustered binary data", 1992); linearised variance of a
+        weighted share (Lohr, "Sampling: Design and Analysis").
     """
     least = min(int(rows["is_fraud"].astype(bool).sum()) for rows in (known, history))
     if least < min_frauds:
@@ -69,7 +74,8 @@ def check_base_rate(
     effect = measure_design_effect(history)
     (share, size), (usual, usual_size) = (_measure_share(rows) for rows in (known, history))
     pooled = (share * size + usual * usual_size) / (size + usual_size)
-    error = np.sqrt(effect * pooled * (1 - pooled) * (1 / size + 1 / usual_size))
+    spread = sum(_sum_spread(rows, pooled) for rows in (known, history)) / (size + usual_size)
+    error = np.sqrt(effect * spread * (1 / size + 1 / usual_size))
     z_score = float((share - usual) / error)
     limit = float(norm.ppf(1 - false_alarm_rate / 2))
     return BaseRate(
@@ -113,7 +119,13 @@ def _sum_squares(residuals: Floats, clusters: Integers) -> float:
 
 
 def _measure_share(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the weighted share of frauds and how many rows of weight 1 it is worth."""
+    """Return the weighted share of frauds and the sum of weights."""
     weights = rows["weight"].to_numpy(dtype=np.float64)
-    share = np.average(rows["is_fraud"].to_numpy(dtype=np.float64), weights=weights)
-    return float(share), float(weights.sum() ** 2 / np.square(weights).sum())
+    is_fraud = rows["is_fraud"].to_numpy(dtype=np.float64)
+    return float(np.average(is_fraud, weights=weights)), float(weights.sum())
+
+
+def _sum_spread(rows: pd.DataFrame, share: float) -> float:
+    weights = rows["weight"].to_numpy(dtype=np.float64)
+    residuals = rows["is_fraud"].to_numpy(dtype=np.float64) - share
+    return float(np.square(weights * residuals).sum())

@@ -53,6 +53,7 @@ def compare_arms(
         max_latency_ratio=None if rollout.stage == SHADOW else limits.max_latency_ratio,
         max_decline_ratio=limits.max_decline_ratio,
         max_decline_change=limits.max_decline_change,
+        min_decline_ratio=limits.min_decline_ratio,
     )
     versions = others["model_version"].unique()
     if len(versions) != 1:

@@ -80,8 +80,11 @@ class LoopStore:
     def _find_unfinished(self, trained: Attempt) -> pd.Timestamp | None:
         """Return when an attempt began, if alarms confirmed one another or the gate saw a gain.
 
-        A gain over a champion that nothing was said against is what a newer model has anyhow.
+        A gain over a champion that nothing was said against is what a newer model has anyhow; and
+        what a guard or a person took back has shown that more of it does not help.
         """
+        if trained.state in ("rolled_back", "superseded"):
+            return None
         decided = select(ticks.c.decision).where(ticks.c.time == trained.opened_time)
         judged = select(transitions.c.evidence).where(
             transitions.c.attempt_id == trained.id, transitions.c.from_state == "judging"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from configs.schema import FraudConfig
-from monitoring.arm_guards import ArmFinding, compare_answers, compare_costs
+from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
 from monitoring.retrain import GateLimits, GateVerdict, compare_scores
 from monitoring.timelapse_answers import LATENCY_MS, Answers
 from monitoring.timelapse_models import TrainedModel, mask_outcomes
@@ -16,8 +16,6 @@ from monitoring.timelapse_worlds import DAY
 from training.encoding import Booleans, Floats, Integers
 from training.operating_point import measure_costs
 from training.seen_outcomes import repeat_by_weight
-
-SLICES = ("merchant_category", "card_type")
 
 
 def judge(
@@ -82,6 +80,7 @@ def compare_arms(
         max_latency_ratio=config.rollout.max_latency_ratio if stage == "canary" else None,
         max_decline_ratio=config.rollout.max_decline_ratio,
         max_decline_change=config.rollout.max_decline_change,
+        min_decline_ratio=config.rollout.min_decline_ratio,
     )
     rows = answered.index.to_numpy()
     cost = _compare_costs(config, answers, champion, challenger, rows=rows, now=now)

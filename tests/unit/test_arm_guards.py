@@ -34,6 +34,7 @@ def judge(champion: pd.DataFrame, challenger: pd.DataFrame, *slices: str) -> dic
         max_latency_ratio=1.5,
         max_decline_ratio=2.0,
         max_decline_change=0.03,
+        min_decline_ratio=0.2,
     )
     return {finding.guard: finding.verdict for finding in findings}
 
@@ -66,7 +67,7 @@ def test_a_challenger_that_takes_longer_is_a_breach_in_the_canary_only(monkeypat
     assert breached == (["latency"] if stage == "canary" else [])
 
 
-@pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (10, "breach")])
+@pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (0, "breach")])
 def test_declining_far_more_or_far_less_is_a_breach(declines, verdict):
     assert judge(make_arm(declines=50), make_arm(declines=declines))["declines"] == verdict
 
@@ -74,6 +75,23 @@ def test_declining_far_more_or_far_less_is_a_breach(declines, verdict):
 def test_three_times_as_many_declines_are_no_breach_where_both_are_few():
     champion, challenger = make_arm(10_000, declines=100), make_arm(10_000, declines=300)
     assert judge(champion, challenger)["declines"] == "ok"
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.099])
+def test_a_challenger_that_declines_nobody_is_a_breach_by_the_shipped_limits(share):
+    limits = load_fraud_config().rollout
+    champion = make_arm(10_000, declines=int(10_000 * share), score=share)
+    findings = compare_answers(
+        champion,
+        make_arm(10_000, declines=0, score=0.0),
+        slices=(),
+        max_latency_ratio=limits.max_latency_ratio,
+        max_decline_ratio=limits.max_decline_ratio,
+        max_decline_change=limits.max_decline_change,
+        min_decline_ratio=limits.min_decline_ratio,
+    )
+    verdicts = {finding.guard: finding.verdict for finding in findings}
+    assert verdicts == {"latency": "ok", "scores": "breach", "declines": "breach"}
 
 
 @pytest.mark.parametrize(("ms", "verdict"), [(0.6, "ok"), (0.8, "breach")])
@@ -97,10 +115,10 @@ def test_probabilities_on_another_level_are_a_breach(score, verdict):
 
 def test_a_slice_that_is_declined_is_found_in_a_whole_that_is_in_order():
     """As many declines in all, but the challenger's are all of one card type."""
-    kind = ["credit"] * 200 + ["debit"] * 800
-    champion = make_arm(card_type=kind).sample(frac=1, random_state=0).reset_index(drop=True)
-    champion["card_type"] = kind
-    challenger = make_arm(card_type=kind)
+    kind = ["credit"] * 1000 + ["debit"] * 4000
+    champion = make_arm(5000, declines=250, card_type=kind)
+    champion["decision"] = champion["decision"].sample(frac=1, random_state=0).to_numpy()
+    challenger = make_arm(5000, declines=250, card_type=kind)
     assert judge(champion, challenger, "card_type") == {
         "latency": "ok",
         "scores": "ok",
@@ -121,18 +139,25 @@ def test_a_slice_with_few_rows_is_not_judged():
 
 
 def test_equal_arms_are_hardly_ever_breached():
-    """300 canaries of one model, 5 % declined: three errors beyond twice is far out of reach."""
+    """300 canaries of one model, whose customers are declined four times in a row or not at all."""
     generator = np.random.default_rng(0)
     breaches = 0
     for _ in range(300):
-        arms = []
-        for rows in (2000, 110):
-            arm = make_arm(rows, declines=0)
-            arm["score"] = generator.beta(0.5, 9.5, rows)
-            arm["decision"] = np.where(generator.random(rows) < 0.05, "decline", "approve")
-            arms.append(arm)
-        breaches += "breach" in judge(*arms).values()
-    assert breaches <= 3
+        champion, challenger = (make_arm(rows, declines=0) for rows in (8000, 1200))
+        for arm in (champion, challenger):
+            is_hit = np.repeat(generator.random(len(arm) // 4) < 0.05, 4)
+            arm["decision"] = np.where(is_hit, "decline", "approve")
+        findings = compare_answers(
+            champion,
+            challenger,
+            slices=(),
+            max_latency_ratio=None,
+            max_decline_ratio=1.01,
+            max_decline_change=0.0,
+            min_decline_ratio=0.0,
+        )
+        breaches += findings[1].verdict == "breach"
+    assert breaches <= 4
 
 
 def make_costs(*, extra: float, rows: int = 600) -> pd.DataFrame:

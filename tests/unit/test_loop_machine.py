@@ -257,7 +257,7 @@ def test_a_second_tick_at_an_instant_keeps_the_record_of_what_it_trained(world):
 
 
 def replay_quiet_days(world):
-    for day in (*range(1, 15), 21):
+    for day in (*range(3, 15), 21):
         world.tick(day, alarm=False, is_confirmed=False)
     return world.read()["trained"]
 
@@ -283,6 +283,20 @@ def test_what_the_floor_trained_is_not_followed_up_however_good_it_is(tmp_path):
     for day in range(20, 30):
         world.tick(day, low=0.01)
     assert world.read()["trained"] == ["floor:v1:2026-05-21"]
+
+
+def test_what_a_guard_took_back_is_not_followed_up(tmp_path):
+    config = make_config(
+        tmp_path,
+        retraining__follow_up_days=7,
+        retraining__triggers=["drift", "matured"],
+        retraining__cooldown_days=20,
+    )
+    world = LoopWorld(config)
+    world.tick(0, alarm=True, is_confirmed=True, low=0.01)
+    world.tick(1, alarm=False, is_confirmed=False, arms="breach")
+    assert world.tick(2, arms="ok")["state"] == "idle"
+    assert replay_quiet_days(world) == ["drift:v1:2026-05-01"]
 
 
 def test_follow_ups_go_on_as_long_as_challengers_are_shown_to_be_better(tmp_path):
