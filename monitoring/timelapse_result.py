@@ -22,6 +22,10 @@ ALLOWED_LOSS = 0.02
 """Of weekly retraining's average precision: within it a policy counts as level."""
 ALARM_RATE_PER_COLUMN_RATE = 3.0
 """What ``throughline bench alarms`` holds a report's false alarms to, in ``false_alarm_rate``."""
+MAX_SECONDS = 300
+"""All worlds and policies, on two cores at the size of the demo."""
+MAX_GAP = 1e-9
+"""Between what is served and what the time-lapse says is served."""
 SMOOTHING_DAYS = 7
 RECOVERY_DAYS = 14
 """Days averaged before a policy is said to be behind; a week's mean strays by more than 2 %."""
@@ -142,13 +146,15 @@ def summarise_policy(
 
 
 def judge_targets(
-    config: FraudConfig, worlds: Mapping[str, Mapping[str, Any]]
+    config: FraudConfig, worlds: Mapping[str, Mapping[str, Any]], *, seconds: float
 ) -> list[dict[str, Any]]:
     """Hold ours against what it must show; a world that was not replayed has no target.
 
     Args:
         config: The floor, the days, and the stated rate of false alarms.
-        worlds: By name: ``policies`` (name to ``summary`` and ``days``) and ``change_day``.
+        worlds: By name: ``policies`` (name to ``summary`` and ``days``), ``change_day`` and
+            ``witness`` (see ``monitoring.timelapse_witness.serve_again``).
+        seconds: What all of it took.
     """
     targets = []
     num_days = config.timelapse.served_days
@@ -166,6 +172,11 @@ def judge_targets(
             targets += _judge_changing(name, worlds[name]["policies"])
     if "broken_feed" in worlds:
         targets += _judge_broken(config, worlds["broken_feed"])
+    for world in worlds.values():
+        if world["witness"] is not None:
+            targets += _judge_witness(world["witness"])
+    if worlds.keys() >= {"unchanged", "gradual", "abrupt", "broken_feed"}:
+        targets.append(_at_most("seconds", seconds, MAX_SECONDS))
     return targets
 
 
@@ -195,6 +206,15 @@ def _judge_broken(config: FraudConfig, world: Mapping[str, Any]) -> list[dict[st
             min(named, default=settings.served_days),
             settings.look_every_days,
         ),
+    ]
+
+
+def _judge_witness(witness: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Ask that the real service, stream and log give what the time-lapse gives."""
+    return [
+        _at_most("served again: feature difference", witness["max_feature_difference"], MAX_GAP),
+        _at_most("served again: score difference", witness["max_score_difference"], MAX_GAP),
+        _at_most("served again: degraded answers", witness["degraded"], 0),
     ]
 
 

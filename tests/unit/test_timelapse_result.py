@@ -128,16 +128,21 @@ def config():
     return load_fraud_config()
 
 
-def make_world(ours, weekly, *, change_day=None, num_days=120):
+def make_world(ours, weekly, *, change_day=None, num_days=120, witness=None):
     policies = {
         name: {"days": days, "summary": summarise(days, weekly=weekly, change_day=change_day)}
         for name, days in (("every_7_days", weekly), ("ours", ours))
     }
-    return {"change_day": change_day, "num_days": num_days, "policies": policies}
+    return {
+        "change_day": change_day,
+        "num_days": num_days,
+        "policies": policies,
+        "witness": witness,
+    }
 
 
-def find_verdicts(config, worlds):
-    targets = judge_targets(config, worlds)
+def find_verdicts(config, worlds, *, seconds=1.0):
+    targets = judge_targets(config, worlds, seconds=seconds)
     return {target["name"]: target["met"] for target in targets}
 
 
@@ -166,7 +171,7 @@ def test_more_than_half_of_weeklys_trainings_is_a_target_missed(config):
 
 
 def test_a_training_beyond_the_floor_in_an_unchanged_world_is_a_target_missed(config):
-    ours = train_on(make_days(120), 1, 29, 57, 85, 113)  # a floor of 28 days allows four
+    ours = train_on(make_days(120), 1, 22, 43, 64, 85, 106)  # a floor of 21 days allows five
     verdicts = find_verdicts(config, {"unchanged": make_world(ours, make_days(120))})
     assert verdicts["unchanged: trainings"] is False
 
@@ -202,7 +207,33 @@ def test_a_broken_feed_that_nobody_names_is_a_target_missed(config):
 
 
 def test_a_world_that_was_not_replayed_has_no_target(config):
-    assert judge_targets(config, {}) == []
+    assert judge_targets(config, {}, seconds=999.0) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"max_feature_difference": np.inf}, "served again: feature difference"),
+        ({"max_score_difference": 0.01}, "served again: score difference"),
+        ({"degraded": 1}, "served again: degraded answers"),
+    ],
+)
+def test_days_that_the_real_service_serves_otherwise_are_a_target_missed(config, changes, name):
+    same = {"max_feature_difference": 4e-12, "max_score_difference": 0.0, "degraded": 0}
+    days = make_days(120)
+    worlds = {"unchanged": make_world(days, days, witness={**same, **changes})}
+    missed = [target for target, met in find_verdicts(config, worlds).items() if not met]
+    assert missed == [name]
+
+
+@pytest.mark.parametrize(("seconds", "is_met"), [(300.0, True), (301.0, False)])
+def test_all_worlds_together_have_a_time_to_keep(config, seconds, is_met):
+    names = ("unchanged", "gradual", "abrupt", "broken_feed")
+    world = make_world(make_days(120), make_days(120), change_day=40)
+    verdicts = find_verdicts(config, dict.fromkeys(names, world), seconds=seconds)
+    assert verdicts["seconds"] is is_met
+    one = find_verdicts(config, {"unchanged": world}, seconds=seconds)
+    assert "seconds" not in one
 
 
 def test_a_simpler_policy_that_does_better_is_named():
