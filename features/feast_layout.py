@@ -42,6 +42,7 @@ def encode_redis_key(join_key: str, entity: str) -> bytes:
     return encode_entity_key(join_key, entity) + PROJECT.encode()
 
 
+@lru_cache(maxsize=1 << 17)
 def decode_redis_key(key: bytes) -> tuple[str, str]:
     """Return the join key and the entity of ``encode_redis_key``.
 

@@ -17,7 +17,7 @@ from typing import Any
 import hiredis
 import redis
 
-from features.redis_link import pack
+from features.redis_link import pack, parse_replies
 
 BUFFER_BYTES = 1 << 18
 Call = Callable[[Sequence[bytes]], list[Any]]
@@ -63,14 +63,10 @@ class RedisPipe:
         self._socket.sendall(b"".join(commands))
         replies: list[Any] = []
         while len(replies) < len(commands):
-            reply = self._reader.gets()
-            if reply is not False:
-                replies.append(reply)
-                continue
             size = self._socket.recv_into(self._buffer)
             if not size:
                 raise ConnectionResetError("Redis closed the connection")
-            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+            replies += parse_replies(self._reader, self._buffer, size)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise redis.ResponseError(str(reply))
