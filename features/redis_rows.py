@@ -143,8 +143,9 @@ class RedisRows:
         customers = [value or b"" for value in replies[1:border]]
         rest = iter(replies[border:])
         ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
-        for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
+        if merchants:
+            columns = zip(*_pairs(rest, len(merchants)), strict=True)
+            self.summaries.put_merchants(merchants, *(list(map(_unwrap, c)) for c in columns))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
             self.summaries.put_category(category, _unwrap(states[0]))
         for keys in self._changes[num_changes:]:
