@@ -8,7 +8,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import hiredis
 import redis
 
 from features.feast_layout import (
@@ -22,7 +21,7 @@ from features.feast_layout import (
 )
 from features.fraud_state import STATE_KEYS
 from features.redis_link import pack
-from features.redis_pipe import RedisPipe
+from features.redis_pipe import RedisPipe, call_together
 from features.state_store import (
     Lease,
     LeaseLostError,
@@ -41,7 +40,6 @@ _PACKED_TIME_FIELDS = {
 CHUNK_STATES, CHUNK_BYTES = 256, 1 << 20
 """States written by one transaction, at most: Redis answers nobody else meanwhile."""
 _IS_WHOLE = pack([b"EXISTS", MARK])
-_MULTI, _EXEC = pack([b"MULTI"]), pack([b"EXEC"])
 _SCRIPTS = {
     "renew": "if redis.call('get', KEYS[1]) == ARGV[1] then"
     " return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0",
@@ -116,15 +114,11 @@ class RedisStates:
                     raise StoreEmptyError
                 if token != lease.token.encode():
                     raise LeaseLostError("the partition has another owner")
-                writes = [_pack_write(update) for update in chunk]
-                replies = call([_MULTI, *writes, _EXEC, *look])
-                written = replies[len(writes) + 1]
-                if written is None:  # what EXEC says if something watched changed
+                written, *_, token, is_whole = call_together(
+                    call, list(map(_pack_write, chunk)), look
+                )
+                if written is None:
                     raise LeaseLostError("the partition has another owner, or the store changed")
-                for reply in written:
-                    if isinstance(reply, hiredis.ReplyError):
-                        raise redis.ResponseError(str(reply))
-                token, is_whole = replies[-2:]
 
     def acquire(self, partition: int, *, seconds: float) -> Lease | None:
         """Take a partition's lease if nobody holds it."""
