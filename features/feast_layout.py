@@ -42,6 +42,7 @@ def encode_redis_key(join_key: str, entity: str) -> bytes:
     return encode_entity_key(join_key, entity) + PROJECT.encode()
 
 
+@lru_cache(maxsize=1 << 17)
 def decode_redis_key(key: bytes) -> tuple[str, str]:
     """Return the join key and the entity of ``encode_redis_key``.
 
@@ -70,7 +71,13 @@ def encode_value(value: bytes) -> bytes:
     >>> encode_value(b"ab")
     b'\n\x02ab'
     """
-    return b"".join((_BYTES_FIELD, _encode_length(len(value)), value))
+    return encode_value_head(len(value)) + value
+
+
+@lru_cache(maxsize=1 << 16)
+def encode_value_head(length: int) -> bytes:
+    """Return what comes before the bytes, ``length`` of them, in ``encode_value``."""
+    return _BYTES_FIELD + _encode_varint(length)
 
 
 def decode_value(message: bytes) -> bytes:
@@ -107,11 +114,6 @@ def encode_timestamp(microseconds: int) -> bytes:
 @lru_cache(maxsize=1 << 12)
 def _encode_seconds(seconds: int) -> bytes:
     return _SECONDS_FIELD + _encode_varint(seconds) if seconds else b""
-
-
-@lru_cache(maxsize=1 << 16)
-def _encode_length(length: int) -> bytes:
-    return _encode_varint(length)
 
 
 def _encode_varint(number: int) -> bytes:

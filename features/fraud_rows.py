@@ -41,8 +41,8 @@ _AMOUNT, _MERCHANT, _DEVICE = (_FIELDS.index(name) for name in ("amount", "merch
 _LATITUDE, _LONGITUDE = _FIELDS.index("latitude"), _FIELDS.index("longitude")
 _CUSTOMER = (IP_EVENT.names or ()).index("customer")
 _MONTH = 30 * DAY
-MANY_EVENTS = 48
-"""Up to so many codes are compared with each other; more are sorted."""
+MANY_EVENTS = 16
+"""Up to so many codes are compared with each other; more are looked up in a table."""
 
 TILED, UNREADABLE = 1, 2
 
@@ -302,8 +302,7 @@ def _count_distinct(events: Integers, window: tuple[int, int], column: int) -> f
     """Count different codes; 0 says that an event has none."""
     begin, end = window
     if end - begin > MANY_EVENTS:
-        codes = np.unique(events[begin:end, column].copy())
-        return float(codes.size - np.any(codes == 0))
+        return _count_in_table(events[begin:end, column])
     num = 0
     for event in range(begin, end):
         code = events[event, column]
@@ -313,6 +312,28 @@ def _count_distinct(events: Integers, window: tuple[int, int], column: int) -> f
                 is_new = False
                 break
         num += is_new
+    return float(num)
+
+
+@njit(nogil=True)
+def _count_in_table(codes: Integers) -> float:
+    """Count different codes but 0: each takes the first free place of a table from its own on.
+
+    A code is a hash, so its low bits say where its place is. A busy address has hundreds of events
+    in a day; sorting them was half of a request's features.
+    """
+    size = 4
+    while size < 2 * codes.size:
+        size *= 2
+    table = np.zeros(size, np.int64)
+    num = 0
+    for code in codes:
+        place = code & (size - 1)
+        while table[place] != 0 and table[place] != code:
+            place = (place + 1) & (size - 1)
+        if table[place] != code:
+            table[place] = code
+            num += 1
     return float(num)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
 
 from features.feast_layout import PROJECT
+from features.redis_link import pack
+from features.redis_pipe import RedisPipe, call_together
 from features.stream_log import Entry
 
 GROUP = "processors"
@@ -41,6 +43,7 @@ class RedisLog:
     def __init__(self, client: redis.Redis, *, num_partitions: int) -> None:
         self.num_partitions = num_partitions
         self._client = client
+        self._pipe = RedisPipe(client)
         self._cursors: dict[int, str] = {}
         if not client.exists(_PARTITIONS):
             client.set(_PARTITIONS, num_partitions, nx=True)
@@ -53,12 +56,13 @@ class RedisLog:
 
     def append(self, lines: Mapping[int, Sequence[bytes]]) -> None:
         """Append lines to streams, all or none of them; a line holds no line break."""
-        pipe = self._client.pipeline(transaction=True)
-        for partition, new in lines.items():
-            for start in range(0, len(new), LINES_PER_ENTRY):
-                lines_of_entry = b"\n".join(new[start : start + LINES_PER_ENTRY])
-                pipe.xadd(_stream(partition), {_LINES: lines_of_entry})
-        pipe.execute()
+        commands = [
+            pack([b"XADD", _stream(partition).encode(), b"*", _LINES, b"\n".join(lines_of_entry)])
+            for partition, new in lines.items()
+            for lines_of_entry in _split(new)
+        ]
+        with self._pipe.open() as call:
+            call_together(call, commands)
 
     def read(self, partition: int, *, max_entries: int) -> list[Entry]:
         """Return what was read before and not acknowledged, then what is new."""
@@ -124,6 +128,12 @@ class RedisLog:
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+
+
+def _split(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Split lines into those of one entry each."""
+    for start in range(0, len(lines), LINES_PER_ENTRY):
+        yield lines[start : start + LINES_PER_ENTRY]
 
 
 def _stream(partition: int) -> str:

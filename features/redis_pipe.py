@@ -17,9 +17,10 @@ from typing import Any
 import hiredis
 import redis
 
-from features.redis_link import pack
+from features.redis_link import pack, parse_replies
 
 BUFFER_BYTES = 1 << 18
+_MULTI, _EXEC = pack([b"MULTI"]), pack([b"EXEC"])
 Call = Callable[[Sequence[bytes]], list[Any]]
 """Sends packed commands, each of which has one reply; returns the replies, in order."""
 
@@ -63,14 +64,10 @@ class RedisPipe:
         self._socket.sendall(b"".join(commands))
         replies: list[Any] = []
         while len(replies) < len(commands):
-            reply = self._reader.gets()
-            if reply is not False:
-                replies.append(reply)
-                continue
             size = self._socket.recv_into(self._buffer)
             if not size:
                 raise ConnectionResetError("Redis closed the connection")
-            self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # any buffer
+            replies += parse_replies(self._reader, self._buffer, size)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise redis.ResponseError(str(reply))
@@ -98,6 +95,23 @@ class RedisPipe:
         if self._socket is not None:
             self._end()
             self._socket = None
+
+
+def call_together(call: Call, commands: Sequence[bytes], then: Sequence[bytes] = ()) -> list[Any]:
+    """Send commands that take effect all or none, and more after them in the same go.
+
+    Returns:
+        What Redis said to the transaction, ``None`` if something watched had changed, and to each
+        command after it.
+
+    Raises:
+        redis.ResponseError: If Redis refuses one of them.
+    """
+    replies = call([_MULTI, *commands, _EXEC, *then])[len(commands) + 1 :]
+    for reply in replies[0] or ():
+        if isinstance(reply, hiredis.ReplyError):
+            raise redis.ResponseError(str(reply))
+    return replies
 
 
 def _is_stale(connection: socket.socket) -> bool:

@@ -78,13 +78,14 @@ class RedisRows:
         merchants, categories = self.summaries.list_missing(requests.merchants, requests.categories)
         commands = [_IS_WHOLE]
         commands += map(_get_customer, requests.customers)
-        commands += [_get_ip(ip) for ip in requests.ips if ip]
+        ips = list(dict.fromkeys(filter(None, requests.ips)))  # a busy one is in many requests
+        commands += map(_get_ip, ips)
         num_replies = len(commands) + 2 * (len(merchants) + len(categories))
         for merchant in merchants:
             commands += (_TELL_CHANGES, _get(merchant, MERCHANT_STATES))
         for category in categories:
             commands += (_TELL_CHANGES, _get(category, CATEGORY_STATES))
-        decode = partial(self._decode, requests, merchants, categories, len(self._changes))
+        decode = partial(self._decode, requests, ips, merchants, categories, len(self._changes))
         num_received = link.num_received
         future = link.call(b"".join(commands), num_replies=num_replies, decode=decode)
         try:
@@ -127,6 +128,7 @@ class RedisRows:
     def _decode(
         self,
         requests: RowRequests,
+        asked_ips: Sequence[str],
         merchants: Sequence[str],
         categories: Sequence[str],
         num_changes: int,
@@ -142,9 +144,11 @@ class RedisRows:
         border = 1 + len(requests.customers)
         customers = [value or b"" for value in replies[1:border]]
         rest = iter(replies[border:])
-        ips = [next(rest) or b"" if ip else b"" for ip in requests.ips]
-        for merchant, states in zip(merchants, _pairs(rest, len(merchants)), strict=True):
-            self.summaries.put_merchant(merchant, *(_unwrap(state) for state in states))
+        states = dict(zip(asked_ips, rest, strict=False))
+        ips = [states[ip] or b"" if ip else b"" for ip in requests.ips]
+        if merchants:
+            columns = zip(*_pairs(rest, len(merchants)), strict=True)
+            self.summaries.put_merchants(merchants, *(list(map(_unwrap, c)) for c in columns))
         for category, states in zip(categories, _pairs(rest, len(categories)), strict=True):
             self.summaries.put_category(category, _unwrap(states[0]))
         for keys in self._changes[num_changes:]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from features.fraud_rows import COLUMNS, UNREADABLE, compile_kernel
 from features.row_requests import RowRequests
-from features.shared_summaries import UNREADABLE_PLACE, Located
+from features.shared_summaries import Located
+from features.summary_arena import UNREADABLE_PLACE
 from features.windows import Floats, Integers
 
 

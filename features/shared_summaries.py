@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.row_requests import RowRequests
-from features.state_summaries import summarise_labels, summarise_merchant
+from features.state_summaries import summarise_labels, summarise_merchants
 from features.summary_arena import SummaryArena
 from features.windows import Integers
 
@@ -21,8 +21,6 @@ MAX_ENTITIES = 200_000
 """More are not kept: the memory of those seldom asked for is worth more than reading them again."""
 MERCHANT_STATES = ("merchant_events", "merchant_labels")
 CATEGORY_STATES = ("category_labels",)
-UNREADABLE_PLACE = -2
-"""Where an entity's summary is if the store's bytes are no state."""
 
 
 class SummariesLostError(RuntimeError):
@@ -89,26 +87,30 @@ class SharedSummaries:
             self._outdated_merchants |= self._changed_merchants
             self._changed_merchants.clear()
 
-    def put_merchant(self, merchant: str, events: bytes | None, labels: bytes | None) -> None:
-        """Keep a merchant's states, of which bytes that are no state cost its own rows alone.
+    def put_merchants(
+        self,
+        merchants: Sequence[str],
+        events: Sequence[bytes | None],
+        labels: Sequence[bytes | None],
+    ) -> None:
+        """Keep merchants' states, of which bytes that are no state cost their own rows alone.
 
         Args:
-            merchant: Found from now on, at ``UNREADABLE_PLACE`` if its bytes are no state.
-            events: ``None`` says that the store has none.
+            merchants: Each once. Found from now on, at ``UNREADABLE_PLACE`` if its bytes are no
+                state.
+            events: One per merchant; ``None`` says that the store has none.
             labels: As ``events``.
         """
-        try:
-            self._merchants.put(merchant, summarise_merchant(events, labels))
-        except ValueError:
-            self._merchants.put_place(merchant, UNREADABLE_PLACE)
-        self._outdated_merchants.discard(merchant)
+        self._merchants.put_many(merchants, *summarise_merchants(events, labels))
+        self._outdated_merchants.difference_update(merchants)
 
     def put_category(self, category: str, labels: bytes | None) -> None:
-        """Keep a category's state; see ``put_merchant``."""
+        """Keep a category's state; see ``put_merchants``."""
         try:
-            self._categories.put(category, summarise_labels(labels))
+            summary = summarise_labels(labels)
         except ValueError:
-            self._categories.put_place(category, UNREADABLE_PLACE)
+            summary = np.empty(0, np.int64)
+        self._categories.put_many([category], summary, np.array([summary.size]))
         self._outdated_categories.discard(category)
 
     def mark_all_outdated(self) -> None:

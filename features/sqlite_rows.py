@@ -72,9 +72,13 @@ class SqliteRows:
         merchants, categories = entities["merchant_id"], entities["merchant_category"]
         missing = self.summaries.list_missing(merchants, categories)
         states = zip(merchants, *(found[state] for state in MERCHANT_STATES), strict=True)
-        for merchant, events, labels in states:
-            if self._is_changed(("merchant", merchant), (events, labels)) or merchant in missing[0]:
-                self.summaries.put_merchant(merchant, events, labels)
+        changed = [
+            (merchant, *pair)
+            for merchant, *pair in states
+            if self._is_changed(("merchant", merchant), pair) or merchant in missing[0]
+        ]
+        if changed:
+            self.summaries.put_merchants(*zip(*changed, strict=True))
         for category, labels in zip(categories, found[CATEGORY_STATES[0]], strict=True):
             if self._is_changed(("category", category), labels) or category in missing[1]:
                 self.summaries.put_category(category, labels)

@@ -8,16 +8,21 @@ are replaced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from features.windows import Integers
+
+UNREADABLE_PLACE = -2
+"""Where an entity's summary is if the store's bytes are no state."""
 
 
 class SummaryArena:
     """Words by entity.
 
     Attributes:
-        words: The array; another one after some ``put``.
+        words: The array; another one after some ``put_many``.
         places: Where each entity's summary begins in it, and how many words it has.
     """
 
@@ -27,28 +32,32 @@ class SummaryArena:
         self._used = 0
         self._live = 0
 
-    def put(self, entity: str, summary: Integers) -> None:
-        """Keep a summary, in the place of an earlier one of the same entity.
+    def put_many(self, entities: Sequence[str], summaries: Integers, ends: Integers) -> None:
+        """Keep summaries, in the place of earlier ones of the same entities.
+
+        Args:
+            entities: Each once.
+            summaries: Theirs, one after the other.
+            ends: Where each one's ends; an empty one is found at ``UNREADABLE_PLACE``.
 
         >>> arena = SummaryArena()
-        >>> arena.put("m1", np.array([7, 8]))
-        >>> begin, size = arena.places["m1"]
+        >>> arena.put_many(["m1", "m2"], np.array([7, 8, 9]), np.array([1, 3]))
+        >>> begin, size = arena.places["m2"]
         >>> arena.words[begin : begin + size]
-        array([7, 8])
+        array([8, 9])
         """
-        self.remove(entity)
-        if self._used + summary.size > self.words.size:
-            self._rewrite(self._live + summary.size)
-        self.words[self._used : self._used + summary.size] = summary
-        self.places[entity] = (self._used, summary.size)
-        self._used += summary.size
-        self._live += summary.size
-
-    def put_place(self, entity: str, place: int) -> None:
-        """Keep a place below 0 instead of a summary, to say why there is none."""
-        assert place < 0
-        self.remove(entity)
-        self.places[entity] = (place, 0)
+        for entity in entities:
+            self.remove(entity)
+        if self._used + summaries.size > self.words.size:
+            self._rewrite(self._live + summaries.size)
+        self.words[self._used : self._used + summaries.size] = summaries
+        start = self._used
+        for entity, end in zip(entities, (ends + start).tolist(), strict=True):
+            has_words = end > start
+            self.places[entity] = (start if has_words else UNREADABLE_PLACE, end - start)
+            start = end
+        self._used = start
+        self._live += summaries.size
 
     def remove(self, entity: str) -> None:
         """Forget a summary, if there is one."""

@@ -109,8 +109,9 @@ def build_rows(rows):
     integers, floats = np.array(integers), np.array(floats)
     num = len(rows)
     summaries = SharedSummaries()
-    for row, (_, _, _, merchant, labels, category) in enumerate(rows):
-        summaries.put_merchant(f"m{row}", merchant, labels)
+    *_, events, labels, categories = zip(*rows, strict=True)
+    summaries.put_merchants([f"m{row}" for row in range(num)], events, labels)
+    for row, category in enumerate(categories):
         summaries.put_category(f"c{row}", category)
     merchants = [f"m{row}" if code else None for row, code in enumerate(integers[:, 1])]
     categories = [f"c{row}" if code else None for row, code in enumerate(integers[:, 4])]
@@ -137,7 +138,7 @@ def test_a_payment_that_dwarfs_the_others_leaves_no_trace_once_its_month_is_over
     events["event_time"] = NOW - 31 * DAY, NOW - 2, NOW - 1
     events["amount"] = 1e15, 0.01, 0.03
     summaries = SharedSummaries()
-    summaries.put_merchant("m", pack(events), None)
+    summaries.put_merchants(["m"], [pack(events)], [None])
     located = summaries.locate(["m"], [None])
     asked = RowRequests(
         ["c"], [None], ["m"], [None], np.array([[NOW, 1, 0, 0, 0]]), np.array([[1.0, 0.0, 0.0]])
@@ -197,3 +198,16 @@ def test_a_state_with_tiles_is_marked():
 
 def test_a_summary_holds_as_many_words_as_it_says():
     assert summarise_payments(None).size == 3 + 0 + 1 + 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0, *(place << 10 for place in range(1, 40)), -1]), min_size=17))
+def test_different_ones_among_many_events_are_counted_though_their_codes_ask_for_one_place(codes):
+    events = np.zeros(len(codes), IP_EVENT)
+    events["event_time"], events["customer"] = NOW - 1, codes
+    located = SharedSummaries().locate([None], [None])
+    asked = RowRequests(
+        ["c"], ["i"], [None], [None], np.array([[NOW, 0, 0, 1, 0]]), np.array([[1.0, 0.0, 0.0]])
+    )
+    features, _ = compute_features(RowStates([b""], [wrap(pack(events))], located), asked)
+    assert features[0, COLUMNS.index("ip_unique_customers_24h")] == len(set(codes) - {0})

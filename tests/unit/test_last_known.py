@@ -61,7 +61,7 @@ def test_a_row_of_which_a_part_is_unknown_is_unknown_as_a_whole(row):
 
 def test_a_merchant_the_store_told_of_is_known():
     world = World()
-    world.summaries.put_merchant("m1", None, None)
+    world.summaries.put_merchants(["m1"], [None], [None])
     world.keep(("ann", b"a", None, b""))
     states, ages = world.recall(("ann", None, "m1"))
     assert ages == [0.0]

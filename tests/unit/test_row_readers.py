@@ -364,6 +364,19 @@ def test_a_merchant_that_did_not_change_is_read_from_redis_once(redis_url):
         assert run(store, scenario) == (1, 2)
 
 
+def test_an_address_of_several_requests_is_read_once_for_all_of_them(redis_url):
+    requests = ask(*[(customer, None, None, "::1") for customer in ("ann", "bob", "cid")])
+    with redis.Redis.from_url(redis_url) as client, open_redis_store(redis_url) as store:
+        store.write("ip_events", "::1", payments(11, dtype=IP_EVENT))
+        client.config_resetstat()
+
+        async def scenario(rows):
+            return (await rows.read(requests)).ips
+
+        assert run(store, scenario) == [encode_value(payments(11, dtype=IP_EVENT))] * 3
+        assert client.info("commandstats")["cmdstat_hget"]["calls"] == 3 + 1
+
+
 def test_a_batch_that_is_given_up_takes_its_link_along_and_the_next_opens_another(redis_url):
     requests = ask(("ann", "m1", None, None))
     with redis.Redis.from_url(redis_url) as client, open_redis_store(redis_url) as store:

@@ -241,3 +241,11 @@ def _read_all(log):
             break
         entries += new
     return entries
+
+
+def test_what_redis_refuses_within_the_transaction_is_no_appended_line(redis_url):
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        log = RedisLog(client, num_partitions=1)
+        client.set("throughline_fraud:log:0", "no stream")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            log.append({0: [b"line"]})
