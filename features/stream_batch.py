@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from features.fraud_state import EVENT_STATES, EventState, encode_entity, encode_id
-from features.held_states import HeldStates
 from features.state_merge import ADDED, BEYOND_TILES, DUPLICATE, merge_states
-from features.state_store import Update
+from features.state_store import StateStore, Update
 from features.stream_messages import StreamTransaction
 from features.windows import Integers
 
@@ -48,7 +47,7 @@ class StreamCounts:
 
 
 def merge_batch(
-    states: HeldStates,
+    states: StateStore,
     messages: Sequence[StreamTransaction],
     *,
     partition: int,
@@ -58,7 +57,7 @@ def merge_batch(
     """Read the states that a batch concerns, and merge the batch into them.
 
     Args:
-        states: What is held of the online store; read, not written.
+        states: The online store; read, not written.
         messages: Accepted transactions, in the order they were read.
         partition: Only this partition's entities are merged.
         num_partitions: Of the log.

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.held_states import HeldStates
 from features.state_store import (
     Lease,
     LeaseLostError,
@@ -102,7 +101,6 @@ class StreamProcessor:
         self._tell = tell
         self._name = new_token()
         self._leases: dict[int, Lease] = {}
-        self._held: dict[Lease, HeldStates] = {}
         self._tended_at = -math.inf
 
     def run(self, *, until_empty: bool = False, should_stop: Callable[[], bool] = bool) -> None:
@@ -154,7 +152,6 @@ class StreamProcessor:
                 raise
         finally:
             self._leases.clear()
-            self._held.clear()
             self._tended_at = -math.inf
 
     def _step(self) -> int:
@@ -196,8 +193,6 @@ class StreamProcessor:
                 lease_or_none = self._states.acquire(partition, seconds=seconds)
                 if lease_or_none is not None:
                     self._leases[partition] = lease_or_none
-        leases = set(self._leases.values())
-        self._held = {lease: held for lease, held in self._held.items() if lease in leases}
 
     def _check_whole(self) -> None:
         """Notice an empty store while there is nothing to read: the log may have gone with it."""
@@ -217,17 +212,14 @@ class StreamProcessor:
         at_home = [item for item in accepted if self._is_home(item.message, lease.partition)]
         # Each partition archives all it accepts: a rebuild must not wait for the other partitions.
         self._archive.append(lease.partition, [item.line for item in accepted])
-        held = self._held.pop(lease, None) or HeldStates(self._states)  # gone if anything fails
         updates = merge_batch(
-            held,
+            self._states,
             [item.message for item in accepted],
             partition=lease.partition,
             num_partitions=self._log.num_partitions,
             counts=counts,
         )
         self._states.write(updates, lease=lease)
-        held.keep(updates)
-        self._held[lease] = held
         self._log.acknowledge(lease.partition, entries)
         self.counts.add(counts)
         if at_home:
