@@ -6,6 +6,7 @@ Training is handed in, since monitoring knows no problem's training code.
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -21,8 +22,10 @@ from serving.champion_changes import roll_back_champion, swap_champion
 from serving.server import get_service_folder
 from training.artefact import Artefact, load_artefact
 from training.registry import (
+    PREVIOUS,
     find_artefact,
     find_tagged_version,
+    find_version,
     get_champion,
     get_rollout,
     set_rollout,
@@ -89,15 +92,20 @@ def promote(config: FraudConfig, version: str, key: str) -> None:
 
 
 def roll_back(config: FraudConfig, version: str, to: str, key: str) -> None:
-    """Make the champion before a version the champion again, with a line in the audit."""
+    """Make ``to`` the champion again where a version is, with a line in the audit.
+
+    The registry's own way back is taken where it leads to ``to``: it forgets the version that it
+    leaves. It leads elsewhere if a person went to and fro between two ticks.
+    """
     if get_champion(config.runs)[0] != version:
         return
     # A rollout beside a champion that goes would be what is taken back instead of it.
     set_rollout(config.runs, None)
     folder, who = get_service_folder(config.runs), f"tick ({key})"
-    try:
-        roll_back_champion(config.runs, folder=folder, who=who)
-    except ValueError:  # what the registry would go back to is not known any more
+    if find_version(config.runs, PREVIOUS) == to:
+        with suppress(ValueError):  # refused where somebody took a rollout back, before or just now
+            roll_back_champion(config.runs, folder=folder, who=who)
+    if get_champion(config.runs)[0] != to:
         swap_champion(config.runs, version=to, folder=folder, who=who)
 
 
