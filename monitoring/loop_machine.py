@@ -182,6 +182,8 @@ class _Tick:
             attempt = self._move(attempt, overtaken)
         if attempt.is_applied:
             return attempt
+        assert self.store.lease is not None
+        self.store.lease.confirm(self.store.engine)
         try:
             apply_state(attempt, config=self.config, parts=self.parts)
         except ValueError as error:
