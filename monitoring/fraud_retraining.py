@@ -19,11 +19,13 @@ from data.time_split import Slice
 from features.store import open_feature_store, read_training_features
 from monitoring.arm_guards import SLICES
 from monitoring.gate_guards import guard_verdict
+from monitoring.late_labels import explain_unseen
 from monitoring.outcome_shares import read_outcome_shares
-from monitoring.retrain import GateLimits, GateVerdict, compare_scores
+from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from training.artefact import Artefact, load_artefact
 from training.encoding import Floats
-from training.operating_point import Prices, measure_costs
+from training.fraud_judging import read_prices
+from training.operating_point import measure_costs
 from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
 from training.seen_outcomes import look_up_shares
 
@@ -70,6 +72,7 @@ def judge_challenger(
     """Compare two models on the newest ``training.test_days`` whose labels have matured.
 
     What was declined has no outcome and is left out; what was let through by chance counts for it.
+    Where nothing was, the champion's own top rows are missing and it would look worse than it is.
 
     Args:
         config: The fraud problem's configuration.
@@ -78,7 +81,8 @@ def judge_challenger(
         now: As of when, UTC.
 
     Returns:
-        The verdict; no promotion if either model has seen those days.
+        The verdict; an undecided one if either model has seen those days, or if payments were
+        declined and none let through.
     """
     delay = pd.Timedelta(days=config.data.label_delay_days)
     calibration = pd.Timedelta(days=config.training.calibration_days)
@@ -92,18 +96,20 @@ def judge_challenger(
                 f"{now:%Y-%m-%d} too few later ones have matured to judge it on"
             )
             return GateVerdict(False, (reason,), num_rows=0, num_frauds=0)
-    rows = _load_matured_rows(config, window)
+    answered = _load_matured_rows(config, window)
+    rows = answered[answered["weight"] > 0].astype({"is_fraud": bool}).reset_index(drop=True)
+    unseen = explain_unseen(
+        num_declined=len(answered) - len(rows), num_explored=int((rows["weight"] > 1).sum())
+    )
+    if unseen is not None:
+        reason = f"not to be compared fairly: {unseen}"
+        return GateVerdict(False, (reason,), len(rows), int(rows["is_fraud"].sum()))
     with show_progress(f"Comparing challenger and champion on {len(rows):,} transactions"):
         features = read_training_features(
             open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time", "weight"])
         )
         scores = {model.version: model.predict(features) for model in (champion, challenger)}
-        limits = GateLimits(
-            confidence=config.monitoring.gate_confidence,
-            margin=config.monitoring.gate_margin,
-            min_frauds=config.monitoring.min_matured_frauds,
-            max_brier_increase=config.monitoring.max_brier_increase,
-        )
+        limits = read_gate_limits(config)
         verdict = compare_scores(
             rows["is_fraud"].to_numpy(dtype=bool),
             champion_scores=scores[champion.version],
@@ -131,29 +137,33 @@ def judge_challenger(
 
 def _price(config: FraudConfig, model: Artefact, rows: pd.DataFrame, scores: Floats) -> Floats:
     """Price what a model's scores would have decided, account currency."""
-    prices = config.training.costs
     amounts = rows["amount"].to_numpy(np.float64)
     return measure_costs(
         model.decide(scores, amounts),
         is_fraud=rows["is_fraud"].to_numpy(dtype=bool),
         amounts=amounts,
-        prices=Prices(prices.review_fee, prices.false_decline_goodwill),
+        prices=read_prices(config),
     )
 
 
 def _load_matured_rows(config: FraudConfig, window: Slice) -> pd.DataFrame:
-    """Load a slice's transactions whose outcome was seen.
+    """Load a slice's transactions whose outcome was seen, and those declined, which have none.
 
     Returns:
-        The contract's columns, ``is_fraud``, ``label_time`` and ``weight``: for how many
-        transactions each stands.
+        The contract's columns, ``is_fraud`` and ``label_time`` (of what was declined nothing to go
+        by) and ``weight``: for how many transactions each stands, 0 where declined.
     """
     labels = load_labels(config.runs)[["transaction_id", "is_fraud", "label_time"]]
-    labelled = load_transactions(config.runs).merge(labels, on="transaction_id", validate="1:1")
-    is_inside = window.select(labelled["event_time"], label_time=labelled["label_time"])
-    shares = look_up_shares(labelled["transaction_id"], read_outcome_shares(config.runs))
-    is_seen = is_inside & (shares > 0)
-    return labelled[is_seen].assign(weight=1.0 / shares[is_seen]).reset_index(drop=True)
+    rows = load_transactions(config.runs).merge(
+        labels, how="left", on="transaction_id", validate="1:1"
+    )
+    shares = look_up_shares(rows["transaction_id"], read_outcome_shares(config.runs))
+    is_visible = shares > 0
+    # That there will be no outcome is known at once.
+    known_time = rows["label_time"].where(is_visible, rows["event_time"])
+    weights = np.divide(1.0, shares, out=np.zeros(shares.size), where=is_visible)
+    is_inside = window.select(rows["event_time"], label_time=known_time)
+    return rows.assign(weight=weights)[is_inside]
 
 
 def describe_retraining(

@@ -29,6 +29,7 @@ from monitoring.late_labels import (
 from monitoring.partition_quality import check_partitions
 from monitoring.reference_windows import plan_windows
 from training.artefact import Artefact
+from training.fraud_judging import read_prices
 from training.operating_point import Prices
 
 
@@ -60,7 +61,7 @@ def weigh_evidence(
     past = _label_history(config, material, now=window.now)
     known = select_known(outcomes)
     limits, champion = config.monitoring, material.champion
-    prices = _read_prices(config)
+    prices = read_prices(config)
     frauds = past["event_time"][past["is_fraud"].to_numpy(dtype=bool)]
     made_until = _find_made_until(config, champion)
     delay = pd.Timedelta(days=config.data.label_delay_days)
@@ -113,11 +114,6 @@ def _tell_silence(served: pd.DataFrame) -> tuple[Finding, ...]:
     if len(served):
         return ()
     return (Finding("volume", "", "block", 0.0, 1.0, "nothing was answered in the whole window"),)
-
-
-def _read_prices(config: FraudConfig) -> Prices:
-    costs = config.training.costs
-    return Prices(costs.review_fee, costs.false_decline_goodwill)
 
 
 def _find_made_until(config: FraudConfig, champion: Artefact) -> pd.Timestamp:

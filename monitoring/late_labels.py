@@ -197,13 +197,28 @@ def _explain_unknown(
             f"performance unknown: {num_effective:.0f} matured frauds of at least "
             f"{limits.min_frauds}, {immature_share:.0%} of predictions are immature"
         )
-    num_declined = len(known) - len(labelled)
-    if num_declined and not (weights > 1).any():
-        return (
-            f"performance unknown: {num_declined} declined transactions have no outcome and none "
-            "like them was let through; raise serving.explore_share"
-        )
-    return None
+    unseen = explain_unseen(
+        num_declined=len(known) - len(labelled), num_explored=int((weights > 1).sum())
+    )
+    return unseen and f"performance unknown: {unseen}"
+
+
+def explain_unseen(*, num_declined: int, num_explored: int) -> str | None:
+    """Say why outcomes that were seen do not stand for all that was answered, if so.
+
+    Args:
+        num_declined: Rows that have no outcome since they were declined.
+        num_explored: Rows with an outcome that would have been declined and were let through.
+
+    >>> explain_unseen(num_declined=0, num_explored=0) is None
+    True
+    """
+    if not num_declined or num_explored:
+        return None
+    return (
+        f"{num_declined} declined transactions have no outcome and none like them was let "
+        "through; raise serving.explore_share"
+    )
 
 
 def _judge(

@@ -13,10 +13,12 @@ import pandas as pd
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
+from monitoring.late_labels import explain_unseen
 from serving.prediction_log import SHADOW, get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact
 from training.encoding import Booleans, Floats
-from training.operating_point import Prices, measure_costs
+from training.fraud_judging import read_prices
+from training.operating_point import measure_costs
 from training.registry import find_artefact
 from training.rollout import Rollout
 
@@ -105,13 +107,22 @@ def _compare_costs(
     features: pd.DataFrame,
     now: pd.Timestamp,
 ) -> ArmFinding:
-    """Price both models' decisions where the outcome has matured and could be seen."""
+    """Price both models' decisions where the outcome has matured and could be seen.
+
+    Unknown where payments were declined and none let through: what the other model would have done
+    with those is missing from its costs.
+    """
     labels = load_labels(config.runs)
     arrived = labels[labels["label_time"] <= now].set_index("transaction_id")["is_fraud"]
     is_matured = served["event_time"] <= now - pd.Timedelta(days=config.data.label_delay_days)
-    could_be_seen = served["outcome_share"] > 0
-    rows = served[is_matured & could_be_seen & served["transaction_id"].isin(arrived.index)]
-    rows = rows.drop_duplicates("transaction_id")
+    matured = served[is_matured].drop_duplicates("transaction_id")
+    is_visible = matured["outcome_share"] > 0
+    rows = matured[is_visible & matured["transaction_id"].isin(arrived.index)]
+    unseen = explain_unseen(
+        num_declined=int((~is_visible).sum()), num_explored=int((rows["outcome_share"] < 1).sum())
+    )
+    if unseen is not None:
+        return ArmFinding("cost", "ok", f"not compared on cost: {unseen}")
     models = [
         load_artefact(find_artefact(config.runs, version), version=version)
         for version in (champion, challenger)
@@ -149,11 +160,10 @@ def _price(
     """Price what a model would decide about logged features, account currency."""
     if rows.empty:
         return np.zeros(0)
-    prices = config.training.costs
     amounts = rows["amount"].to_numpy(np.float64)
     return measure_costs(
         model.decide(model.predict(features), amounts),
         is_fraud=is_fraud,
         amounts=amounts,
-        prices=Prices(prices.review_fee, prices.false_decline_goodwill),
+        prices=read_prices(config),
     )

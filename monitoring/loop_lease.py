@@ -1,8 +1,9 @@
 """One tick acts at a time: a lease in the database, renewed while its holder lives.
 
 A holder that was killed leaves its lease behind. On the same machine the next tick sees that the
-process is gone and takes the lease at once; elsewhere it waits until the lease runs out. A holder
-that slept through its own lease writes nothing more: every transaction renews it or fails.
+process is gone and takes the lease at once; else it waits until the lease runs out, since a process
+that lives may be stopped or hang. A holder that slept through its own lease writes nothing more:
+every transaction renews it or fails.
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ class Lease:
         )
         if renewed.rowcount != 1:
             raise LeaseLostError("another tick took over; this one stops, having changed nothing")
+
+    def confirm(self, engine: Engine) -> None:
+        """Extend it before an act outside of this database, which no transaction could undo.
+
+        Raises:
+            LeaseLostError: If somebody else has it.
+        """
+        with engine.begin() as connection:
+            self.renew(connection)
 
     def _find_end(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.seconds)
@@ -119,8 +129,7 @@ def hold_lease(engine: Engine, *, seconds: float) -> Iterator[Lease]:
 def _renew_until(held: Lease, engine: Engine, ended: threading.Event) -> None:
     while not ended.wait(held.seconds / 3):
         try:
-            with engine.begin() as connection:
-                held.renew(connection)
+            held.confirm(engine)
         except OperationalError:
             continue  # a database that is away for a moment; the holder's next write will tell
         except LeaseLostError:
@@ -129,8 +138,10 @@ def _renew_until(held: Lease, engine: Engine, ended: threading.Event) -> None:
 
 def _is_free(holder: Row[tuple[object, ...]]) -> bool:
     """Whether a holder's lease may be taken: it ran out, or the holder died on this machine."""
+    if holder.until_time < datetime.now(UTC):
+        return True
     if holder.host != socket.gethostname():
-        return bool(holder.until_time < datetime.now(UTC))
+        return False
     try:
         process = psutil.Process(holder.process)
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Engine
 
 from configs.schema import FraudConfig
 from monitoring.loop_effects import apply_state, find_overtaking
@@ -22,7 +21,12 @@ from monitoring.loop_parts import LoopParts
 from monitoring.loop_records import ACTIVE, OPEN, Attempt, Change
 from monitoring.loop_stages import find_step
 from monitoring.loop_store import LoopStore
-from monitoring.loop_tables import get_database_path, get_database_url, open_database
+from monitoring.loop_tables import (
+    Database,
+    get_database_path,
+    get_database_url,
+    open_database,
+)
 from monitoring.retraining_policy import Decision, History, Observation, decide_training
 
 MAX_TRIES = 3
@@ -30,7 +34,7 @@ MAX_TRIES = 3
 
 
 def advance_loop(
-    config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts, engine: Engine | None = None
+    config: FraudConfig, *, now: pd.Timestamp, parts: LoopParts, engine: Database | None = None
 ) -> dict[str, Any]:
     """Take one tick.
 
@@ -182,6 +186,8 @@ class _Tick:
             attempt = self._move(attempt, overtaken)
         if attempt.is_applied:
             return attempt
+        assert self.store.lease is not None
+        self.store.lease.confirm(self.store.engine)
         try:
             apply_state(attempt, config=self.config, parts=self.parts)
         except ValueError as error:

@@ -36,6 +36,8 @@ from sqlalchemy.types import TypeDecorator
 BUSY_SECONDS = 30
 """How long a transaction, which takes milliseconds, may wait for another one to end."""
 
+Database = Engine
+"""The loop's, open, for those who know nothing of SQLAlchemy and hand it on."""
 DatabaseError = SQLAlchemyError
 """Whatever goes wrong with the loop's database, for those who know nothing of SQLAlchemy."""
 
@@ -132,7 +134,7 @@ def get_database_path(runs: Path) -> Path:
 
 
 @contextmanager
-def open_database(url: str) -> Iterator[Engine]:
+def open_database(url: str) -> Iterator[Database]:
     """Connect to the loop's database; its tables, and SQLite's folder, are made where absent.
 
     Raises:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from configs.schema import FraudConfig
 from monitoring.retraining_policy import Alarm, Trigger
 from training.bootstrap import draw_customers, resample_ranks
 from training.encoding import Booleans, Floats
@@ -69,6 +70,17 @@ class GateLimits:
     max_brier_increase: float
     num_resamples: int = 1000
     margin: float = 0.0
+
+
+def read_gate_limits(config: FraudConfig) -> GateLimits:
+    """Take the gate's limits out of a configuration."""
+    limits = config.monitoring
+    return GateLimits(
+        confidence=limits.gate_confidence,
+        margin=limits.gate_margin,
+        min_frauds=limits.min_matured_frauds,
+        max_brier_increase=limits.max_brier_increase,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from configs.schema import FraudConfig
 from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
-from monitoring.retrain import GateLimits, GateVerdict, compare_scores
+from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from monitoring.timelapse_answers import LATENCY_MS, Answers
 from monitoring.timelapse_models import TrainedModel, mask_outcomes
 from monitoring.timelapse_worlds import DAY
@@ -41,12 +41,7 @@ def judge(
         champion_scores=champion.artefact.predict(features),
         challenger_scores=challenger.artefact.predict(features),
         customer_id=answers.world.transactions["customer_id"].iloc[rows],
-        limits=GateLimits(
-            confidence=config.monitoring.gate_confidence,
-            margin=config.monitoring.gate_margin,
-            min_frauds=config.monitoring.min_matured_frauds,
-            max_brier_increase=config.monitoring.max_brier_increase,
-        ),
+        limits=read_gate_limits(config),
         seed=config.seed,
     )
 

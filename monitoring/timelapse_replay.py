@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Engine
 
 from configs.schema import FraudConfig
 from monitoring.arm_guards import ArmFinding
 from monitoring.loop_machine import advance_loop
 from monitoring.loop_parts import LoopParts
-from monitoring.loop_tables import get_database_url, open_database
+from monitoring.loop_tables import Database, get_database_url, open_database
 from monitoring.retrain import GateVerdict
 from monitoring.retraining_policy import Observation
 from monitoring.timelapse_answers import Answers, Served
@@ -112,7 +111,7 @@ class Replay:
                 advance(1)
         return records
 
-    def _step(self, day: int, parts: LoopParts, engine: Engine) -> dict[str, Any]:
+    def _step(self, day: int, parts: LoopParts, engine: Database) -> dict[str, Any]:
         """Serve a day and take the tick at its end.
 
         Returns:

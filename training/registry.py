@@ -53,6 +53,19 @@ SERVING_PACKAGES = ("lightgbm", "numba", "numpy", "onnxruntime", "pandas", "pyar
 """What a logged model imports; its environment is pinned to the versions that made it."""
 
 
+class RegistryError(RuntimeError):
+    """MLflow refused or could not reach its database; the message says what to do.
+
+    Attributes:
+        code: MLflow's name for what happened, such as ``RESOURCE_DOES_NOT_EXIST``.
+    """
+
+    def __init__(self, database: Path, error: Any) -> None:  # noqa: ANN401 - without types
+        said = str(error).partition("\n")[0]
+        super().__init__(f"{said} (MLflow; is {database} whole, writable, and its disk not full?)")
+        self.code = str(error.error_code)
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """What one fitted model leaves behind.
@@ -123,12 +136,11 @@ def register(runs: Path, run_id: str, *, tags: Mapping[str, str] | None = None) 
     Returns:
         The version, "1" for the first.
     """
-    exceptions = _import_mlflow("mlflow.exceptions")
     client = _open_client(get_database_path(runs))
     try:
         client.create_registered_model(MODEL_NAME)
-    except exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+    except RegistryError as error:
+        if error.code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
     return str(client.create_model_version(MODEL_NAME, source, run_id, tags=tags).version)
@@ -272,13 +284,12 @@ def find_artefact(runs: Path, version: str) -> Path:
         ValueError: If there is no such version.
     """
     database = get_database_path(runs)
-    exceptions = _import_mlflow("mlflow.exceptions")
     if not database.is_file():
         raise ValueError(f"there is no version {version}; run `throughline fraud train` first")
     try:
         return _find_folder(database, version)
-    except exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except RegistryError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ValueError(f"there is no version {version} of the model") from error
 
@@ -364,11 +375,10 @@ class _Pointers(NamedTuple):
 def _look_up(database: Path, change_counter: bytes) -> _Pointers:
     """Read all that decides what serves; ``change_counter`` is what makes an old answer stale."""
     del change_counter
-    exceptions = _import_mlflow("mlflow.exceptions")
     try:
         model = _open_client(database).get_registered_model(MODEL_NAME)
-    except exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except RegistryError as error:
+        if error.code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return _Pointers({}, "")
     aliases = {alias: str(version) for alias, version in model.aliases.items()}
@@ -402,17 +412,43 @@ def _import_mlflow(name: str) -> Any:  # noqa: ANN401 - a module without types
     return module
 
 
+class _Client:
+    """MLflow's client, whose errors are ours: its own derive from none that a caller expects."""
+
+    def __init__(self, client: Any, database: Path) -> None:  # noqa: ANN401 - as above
+        self._client, self._database = client, database
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as above
+        method = getattr(self._client, name)
+
+        @functools.wraps(method)
+        def call(*args: object, **options: object) -> Any:  # noqa: ANN401 - as above
+            with _translate_errors(self._database):
+                return method(*args, **options)
+
+        return call
+
+
+@contextmanager
+def _translate_errors(database: Path) -> Iterator[None]:
+    exceptions = _import_mlflow("mlflow.exceptions")
+    try:
+        yield
+    except exceptions.MlflowException as error:
+        raise RegistryError(database, error) from error
+
+
 @functools.cache
 def _open_client(database: Path) -> Any:  # noqa: ANN401 - a class without types
     """Connect once per process; the first time in a folder, MLflow makes its tables."""
     mlflow = _import_mlflow("mlflow")
     uri = f"sqlite:///{database}"
     database.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), _show_first_time(database):
+    with warnings.catch_warnings(), _show_first_time(database), _translate_errors(database):
         warnings.filterwarnings("ignore", "The ``noload`` loader strategy")  # MLflow's own use
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
-    return client
+    return _Client(client, database)
 
 
 def _show_first_time(database: Path) -> AbstractContextManager[object]:

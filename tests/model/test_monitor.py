@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
+import monitoring.fraud_retraining
 from configs.files import read_json
 from configs.schema import load_fraud_config
 from data.fraud import load_labels, load_transactions, run_data
@@ -17,6 +18,7 @@ from features.store import open_feature_store, read_training_features
 from features.store_build import run_features
 from monitoring.fraud import observe, run_monitor
 from monitoring.fraud_retraining import judge_challenger, run_retraining
+from monitoring.outcome_shares import read_outcome_shares
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 from training.artefact import load_artefact, load_reference, save_artefact
 from training.fraud import run_train
@@ -305,6 +307,22 @@ def test_the_gate_leaves_out_what_was_declined_and_weighs_what_was_let_through(
             sample_weight=1 / judged["share"],
         )
     )
+
+
+def test_the_gate_is_undecided_where_payments_were_declined_and_none_let_through(
+    config, answer, monkeypatch
+):
+    answer(86, 93, outcome_share=lambda scores: np.where(scores > 0.3, 0.0, 1.0))
+    shares = read_outcome_shares(config.runs)
+    labels = load_labels(config.runs)
+    reported = labels[labels["transaction_id"].map(shares).fillna(1.0) > 0]
+    monkeypatch.setattr(monitoring.fraud_retraining, "load_labels", lambda _: reported)
+    version, place = get_champion(config.runs)
+    model = load_artefact(place, version=version)
+    verdict = judge_challenger(config, champion=model, challenger=model, now=at(config, 100))
+    assert (verdict.promote, verdict.is_decided) == (False, False)
+    assert "declined transactions have no outcome" in verdict.reasons[0]
+    assert verdict.num_frauds > 0
 
 
 def test_a_challenger_is_trained_on_the_outcomes_the_log_says_can_be_seen(

@@ -1,6 +1,8 @@
 import json
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,19 +11,29 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import loop_commands
+from fraud_commands import app
 from tests.stack.registry_world import ENCODING, FEATURES, add_version, save_small_artefact
 from training.artefact import load_artefact
 from training.registry import (
     ENVIRONMENT,
+    RegistryError,
     RunRecord,
+    find_artefact,
+    find_tagged_version,
     find_version,
     get_champion,
+    get_database_path,
     get_model,
+    get_registration_time,
     get_tracking_uri,
     log_run,
     set_alias,
+    set_rollout,
 )
+from training.rollout import Rollout
 
 pytestmark = pytest.mark.stack
 
@@ -216,3 +228,47 @@ def ask_when_ready(address, server):
         except httpx.TransportError:
             time.sleep(0.2)
     raise AssertionError("mlflow models serve did not answer")
+
+
+@pytest.fixture
+def damaged(runs, tmp_path) -> Path:
+    """A copy of the registry that has lost a table."""
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    find_version(copy, "champion")  # connected while it was whole, as a running loop is
+    with sqlite3.connect(get_database_path(copy)) as connection:
+        connection.execute("drop table model_version_tags")
+        connection.execute("drop table registered_model_aliases")
+    connection.close()
+    return copy
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        get_champion,
+        lambda runs: find_artefact(runs, "1"),
+        lambda runs: find_tagged_version(runs, "trigger_key", "floor"),
+        lambda runs: get_registration_time(runs, "1"),
+        lambda runs: set_alias(runs, "champion", version="2"),
+        lambda runs: set_rollout(runs, Rollout("2", "shadow", 0.0)),
+    ],
+    ids=["champion", "artefact", "tag", "time", "alias", "rollout"],
+)
+def test_what_mlflow_fails_at_is_an_error_of_ours_that_says_where_to_look(damaged, ask):
+    with pytest.raises(RegistryError, match=f"is {get_database_path(damaged)} whole") as caught:
+        ask(damaged)
+    assert isinstance(caught.value, RuntimeError)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_loop_outlives_a_registry_that_fails(damaged, monkeypatch):
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_commands.time, "sleep", stop)
+    asked = ["tick", "--runs", str(damaged), "--now", "clock", "--loop", "1"]
+    answer = CliRunner().invoke(app, asked)
+    assert answer.exit_code == 130, answer.output
+    assert "this tick failed, the loop goes on: " in answer.output
+    assert str(get_database_path(damaged)) in answer.output

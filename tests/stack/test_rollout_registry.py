@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.schema import load_fraud_config
+from monitoring import loop_wiring
 from serving.champion_changes import AUDIT_FILE, roll_back_champion, swap_champion
 from tests.stack.registry_world import add_version, save_small_artefact
 from training.registry import (
@@ -218,3 +220,29 @@ def test_the_command_line_ends_a_rollout_and_goes_further_back_only_by_name(runs
     assert "--to" in second.stderr
     assert (get_champion(runs)[0], get_rollout(runs)) == ("1", None)
     assert [line["action"] for line in read_audit(runs / "serving")] == ["rollback", "swap"]
+
+
+@pytest.mark.parametrize("by_hand", [(), ("3", "2")], ids=["quiet", "2 to 3 and back by hand"])
+def test_the_loop_goes_back_to_the_champion_it_replaced_whoever_served_between(runs, by_hand):
+    for version in ("2", *by_hand):
+        set_alias(runs, "champion", version=version)
+    config = load_fraud_config(changes={"runs": runs})
+    for _ in range(2):  # a tick that was killed asks again
+        loop_wiring.roll_back(config, "2", "1", "floor:v1")
+    assert get_champion(runs)[0] == "1"
+    last = read_audit(runs / "serving")[-1]
+    assert (last["from"], last["to"], last["who"]) == ("2", "1", "tick (floor:v1)")
+
+
+def test_the_loop_goes_back_although_somebody_took_a_rollout_back_before(runs):
+    set_alias(runs, "champion", version="2")
+    set_rollout(runs, Rollout("3", "shadow", 0.0))
+    roll_back(runs, check=take_no_notice)
+    loop_wiring.roll_back(load_fraud_config(changes={"runs": runs}), "2", "1", "floor:v1")
+    assert get_champion(runs)[0] == "1"
+
+
+def test_the_loop_takes_no_version_back_that_is_not_champion_any_more(runs):
+    set_alias(runs, "champion", version="3")
+    loop_wiring.roll_back(load_fraud_config(changes={"runs": runs}), "2", "1", "floor:v1")
+    assert get_champion(runs)[0] == "3"

@@ -9,16 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from configs.schema import FraudConfig
 from data.fraud import load_transactions
+from monitoring.arm_guards import ArmFinding
+from monitoring.loop_machine import advance_loop
+from monitoring.loop_wiring import build_parts
+from monitoring.retraining_policy import Alarm, Observation
 from serving.admin import TOKEN_VARIABLE
 from serving.load_messages import draw_messages
 from serving.prediction_log import get_prediction_folder, load_predictions
@@ -260,6 +266,91 @@ def test_an_operators_rollback_ends_a_canary_and_only_that(world, tiny_world, tm
     after = load.between(moved_back, float("inf"))
     assert world.find_versions(canary, after) == ({world.champion}, {world.champion})
     assert (find_version(world.runs, CHAMPION), get_rollout(world.runs)) == (world.champion, None)
+
+
+def make_loop_config(config: FraudConfig, folder: Path, shares: tuple[float, ...]) -> FraudConfig:
+    """A loop with a database of its own, which trains at the first alarm and judges in the stages.
+
+    Without shares of a canary a challenger is promoted at once, and watched.
+    """
+    retraining = {
+        "database_url": f"sqlite:///{folder / 'loop.db'}",
+        "triggers": ("drift",),
+        "floor_days": None,
+        "follow_up_days": None,
+        "min_alarms": 1,
+        "num_recent": 1,
+        "cooldown_days": 0.0,
+        "min_new_frauds": 0,
+    }
+    rollout = {
+        "gate": False,
+        "shadow_days": 0.0,
+        "canary_shares": shares,
+        "canary_days": 2.0,
+        "watch_days": 2.0,
+    }
+    return config.model_copy(
+        update={
+            "retraining": config.retraining.model_copy(update=retraining),
+            "rollout": config.rollout.model_copy(update=rollout),
+        }
+    )
+
+
+def see_drift(config: FraudConfig, now: pd.Timestamp) -> Observation:
+    """Find the feed sound and the world moved."""
+    champion, _ = get_champion(config.runs)
+    alarms = {"drift": Alarm(is_on=True, reason="3 features drifted")}
+    return Observation(now, champion, now - pd.Timedelta(days=60), (), alarms, num_new_frauds=100)
+
+
+def find_breach(*_: object) -> tuple[ArmFinding, ...]:
+    """Find a guard breached, whatever was asked."""
+    return (ArmFinding("cost", "breach", "it costs twice as much"),)
+
+
+@pytest.mark.parametrize(("stage", "shares"), [("canary", (0.5,)), ("watching", ())])
+def test_a_challenger_the_loop_takes_back_answers_nobody_two_seconds_after_the_tick(
+    world, tiny_world, tmp_path, stage, shares
+):
+    """All but the evidence is real: the loop's database, the registry, the service and its load."""
+    config = make_loop_config(tiny_world, tmp_path, shares)
+
+    def train(config: FraudConfig, **_: object) -> dict[str, Any]:
+        return {"challenger": {"version": make_version(config, tmp_path, shift=SHIFT)}}
+
+    parts = replace(
+        build_parts(train),
+        observe=see_drift,
+        compare_arms=find_breach,
+        compare_with_previous=find_breach,
+    )
+    start = pd.Timestamp("2026-05-01T06:00Z")
+    first = advance_loop(config, now=start, parts=parts)
+    assert first["state"] == stage, first
+    challenger = first["attempts"][0]["challenger"]
+    world.wait_for(
+        lambda state: (
+            challenger in (state["model_version"], (state["rollout"] or {}).get("version"))
+        )
+    )
+    load = Load(world)
+    with load.running():
+        began = time.monotonic()
+        time.sleep(2.0)
+        last = advance_loop(config, now=start + pd.Timedelta(hours=1), parts=parts)
+        ended = time.monotonic()
+        time.sleep(TAKES_EFFECT_SECONDS + 3.0)
+    assert last["transitions"][0]["to_state"] == "rolled_back", last
+    assert (get_champion(world.runs)[0], get_rollout(world.runs)) == (world.champion, None)
+    assert load.problems == []
+    for answer in load.answers:
+        assert answer.score == pytest.approx(world.expect(answer.row, answer.version), abs=1e-9)
+    before = [answer for answer in load.answers if began < answer.asked < ended - 1.0]
+    assert challenger in {answer.version for answer in before}
+    after = [answer for answer in load.answers if answer.asked > ended + TAKES_EFFECT_SECONDS]
+    assert {answer.version for answer in after} == {world.champion}
 
 
 def test_a_truncated_challenger_is_refused_and_the_champion_answers_everybody(

@@ -1,5 +1,7 @@
 """Two arms side by side: what is a breach, what is chance, what is too little to tell."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 import monitoring.loop_evidence
 from configs.schema import load_fraud_config
 from monitoring.arm_guards import MIN_ROWS, compare_answers, compare_costs
-from monitoring.loop_evidence import compare_arms
+from monitoring.loop_evidence import compare_arms, compare_with_previous
 from training.rollout import Rollout
 
 NOW = pd.Timestamp("2026-05-01", tz="UTC")
@@ -65,6 +67,41 @@ def test_a_challenger_that_takes_longer_is_a_breach_in_the_canary_only(monkeypat
     found = compare_arms(load_fraud_config(), Rollout("2", stage, share), NOW, NOW)
     breached = [finding.guard for finding in found if finding.verdict == "breach"]
     assert breached == (["latency"] if stage == "canary" else [])
+
+
+@pytest.mark.parametrize(("let_through", "said"), [(0, "not compared on cost"), (1, "cost 0.00")])
+def test_what_declined_payments_would_have_cost_is_known_only_if_some_were_let_through(
+    monkeypatch, let_through, said
+):
+    """The label file lacks the 50 that were declined; both models approve everything."""
+    shares = [0.05] * let_through + [0.0] * (50 - let_through) + [1.0] * 950
+    answers = make_arm(
+        arm="champion",
+        model_version="2",
+        transaction_id=[str(row) for row in range(1000)],
+        customer_id=[str(row % 100) for row in range(1000)],
+        event_time=NOW - pd.Timedelta(days=30),
+        amount=0.0,
+        outcome_share=shares,
+    )
+    labels = answers[["transaction_id", "event_time"]].assign(is_fraud=answers.index % 10 == 0)
+    labels = labels.rename(columns={"event_time": "label_time"})[answers["outcome_share"] > 0]
+    model = SimpleNamespace(
+        features=(),
+        predict=lambda rows: np.zeros(len(rows)),
+        decide=lambda scores, _: np.full(len(scores), "approve"),
+    )
+    known = {
+        "_load_between": lambda *_: (answers, answers),
+        "load_labels": lambda _: labels,
+        "find_artefact": lambda *_: None,
+        "load_artefact": lambda *_, **__: model,
+    }
+    for name, value in known.items():
+        monkeypatch.setattr(monitoring.loop_evidence, name, value)
+    (found,) = compare_with_previous(load_fraud_config(), "1", "2", NOW, NOW)
+    assert (found.guard, found.verdict) == ("cost", "ok")
+    assert said in found.reason
 
 
 @pytest.mark.parametrize(("declines", "verdict"), [(90, "ok"), (150, "breach"), (0, "breach")])

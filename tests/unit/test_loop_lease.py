@@ -16,6 +16,7 @@ from monitoring.loop_lease import LeaseLostError, LeaseTakenError, hold_lease
 from monitoring.loop_store import LoopStore
 from monitoring.loop_tables import lease, open_database
 from monitoring.retraining_policy import Decision
+from tests.unit.loop_world import LoopWorld, make_config
 from tests.unit.test_loop_policy import loud
 
 
@@ -102,13 +103,43 @@ def test_another_process_with_a_dead_ones_number_holds_nothing(engine, held_by):
         pass
 
 
-def test_a_living_process_of_this_machine_keeps_an_overdue_lease(engine):
-    with hold_lease(engine, seconds=60):
-        with engine.begin() as connection:
-            past = datetime.now(UTC) - timedelta(hours=1)
-            connection.execute(update(lease).values(until_time=past))
-        with pytest.raises(LeaseTakenError), hold_lease(engine, seconds=60):
-            pass
+def test_a_living_process_of_this_machine_keeps_its_lease_until_it_runs_out(engine, held_by):
+    held_by(process_started=psutil.Process().create_time())
+    with pytest.raises(LeaseTakenError), hold_lease(engine, seconds=60):
+        pass
+
+
+def test_a_tick_that_is_stopped_loses_its_lease_and_once_awake_finds_that_out(engine, tmp_path):
+    """The other process is stopped as by Ctrl-Z, with the thread that renews."""
+    code = (
+        "import sys\n"
+        "from monitoring.loop_lease import LeaseLostError, hold_lease\n"
+        "from monitoring.loop_tables import open_database\n"
+        "with open_database(sys.argv[1]) as engine, hold_lease(engine, seconds=1.0) as held:\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+        "    try:\n"
+        "        with engine.begin() as connection: held.renew(connection)\n"
+        "    except LeaseLostError: print('lost', flush=True)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{tmp_path / 'loop.db'}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "held\n"
+    other.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with hold_lease(engine, seconds=60):
+                other.send_signal(signal.SIGCONT)
+                said, _ = other.communicate(timeout=60)
+            break
+        except LeaseTakenError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert said == "lost\n"
 
 
 def test_a_lease_is_renewed_while_its_holder_works(engine):
@@ -131,3 +162,18 @@ def test_whoever_lost_the_lease_writes_nothing_more(engine):
         with pytest.raises(LeaseLostError):
             LoopStore(engine, lease=held).record_tick(loud(), Decision("keep", ()))
     assert LoopStore(engine).find_last_tick() is None
+
+
+def test_whoever_lost_the_lease_leaves_the_registry_as_it_is(tmp_path):
+    config = make_config(tmp_path)
+
+    def lose(name: str) -> None:
+        if name == "after intending shadow":
+            with LoopWorld(config).open_store() as store, store.engine.begin() as connection:
+                connection.execute(update(lease).values(owner="somebody else"))
+
+    world = LoopWorld(config, checkpoint=lose)
+    with pytest.raises(LeaseLostError):
+        world.tick(0, alarm=True)
+    assert world.list_steps()[-1] == "judging -> shadow"
+    assert world.read()["rollout"] is None
