@@ -51,8 +51,8 @@ class Recorder:
         if len(self._due) >= BATCH:
             self._flush()
 
-    def note_given_up(self, kind: str, *, due: float, now: float) -> None:
-        """Count an unanswered request as an error, and with the time it waited: a lower bound."""
+    def note_failed(self, kind: str, *, due: float, now: float) -> None:
+        """Count a request as an error, and with the time since it was due: it waited that long."""
         self.report.errors[kind] += 1
         self._due.append(due)
         self._latencies.append(now - due)

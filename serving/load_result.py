@@ -29,8 +29,8 @@ class LoadResult:
         offered_qps: Requests due a second; None in a closed loop.
         qps: Accepted requests a second, until the last answer.
         seconds: From the end of the warm-up to the last answer.
-        latencies: Of accepted requests, from when they were due (in a closed loop: sent), and of
-            requests given up, with the time they had waited.
+        latencies: Of all requests but those shed, from when they were due (in a closed loop: sent)
+            until they were answered or failed.
         service_times: The same from the real send on, accepted ones only.
         send_lags: How late requests left that could have left: the generator's own delay.
         interval_seconds: Length of an interval.

@@ -88,6 +88,13 @@ def test_the_time_series_has_a_row_per_interval_until_the_end():
     assert series["p99_ms"].tolist() == pytest.approx([1.0, np.nan, 2.0], nan_ok=True)
 
 
+def test_intervals_in_which_everything_failed_after_the_last_answer_are_in_the_series():
+    counts = np.zeros((4, NUM_BUCKETS), np.int64)
+    counts[[0, 2], find_buckets(np.array([0.001]))] = 5
+    result = replace(merge(make_report(np.array([1000]))), intervals=counts, seconds=9.0)
+    assert build_time_series(result)["requests"].tolist() == [5, 0, 5]
+
+
 def test_the_percentile_file_ends_with_every_request_and_is_in_milliseconds(tmp_path):
     result = merge(make_report(np.full(400, 2000)))
     write_percentiles(tmp_path / "a.hgrm", result.latencies)
