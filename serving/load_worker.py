@@ -38,13 +38,11 @@ class LoadLoop:
     def __init__(self, plan: Plan, *, stop_fd: int) -> None:
         """Render the requests; ``stop_fd`` becomes readable when the run is to end early."""
         self._plan = plan
-        host, port = plan.target.address
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        path, headers = plan.target.path, plan.target.headers
+        host, path, headers = plan.target.authority, plan.target.path, plan.target.headers
         self._rows = [
-            render_request(body, host=authority, path=path, headers=headers) for body in plan.bodies
+            render_request(body, host=host, path=path, headers=headers) for body in plan.bodies
         ]
-        self._pool = pool = ConnectionPool((host, port), size=plan.connections)
+        self._pool = pool = ConnectionPool(plan.address, size=plan.connections)
         self._idle, self._by_fd, self._epoll = pool.idle, pool.by_fd, pool.epoll
         self._epoll_fds = (pool.epoll.fileno(),)
         self._stop_fd = stop_fd
