@@ -105,6 +105,7 @@ class WorkerReport:
         accepted: How many were answered with 2xx.
         waited: How many were due when no connection was free.
         latencies: Counts by interval of the due time and bucket, from the due time on.
+        failures: How many of them failed, by interval.
         service_times: Counts by bucket, from the real send on.
         send_lags: Counts by bucket, from when a request was due and could leave, to its send.
         began, ended: ``time.perf_counter`` at the end of the warm-up and the last answer.
@@ -114,6 +115,7 @@ class WorkerReport:
     """
 
     latencies: Counts
+    failures: Counts
     requests: int = 0
     accepted: int = 0
     shed: int = 0

@@ -31,7 +31,7 @@ from serving.load_report import (
     write_time_series,
 )
 from serving.load_result import LoadResult
-from serving.load_soak import MemoryWatch, describe_soak, find_workers
+from serving.load_soak import MemoryWatch, describe_halves, describe_soak, find_workers
 from serving.load_target import (
     LoadJob,
     check_may_be_loaded,
@@ -43,7 +43,8 @@ from serving.load_target import (
 
 __all__ = ["check_may_be_loaded", "draw_messages", "run_load"]
 
-FILES = ("load.json", "latency.hgrm", "load.csv", "latency.svg", "load.html")
+SOAK_PICTURES = ("soak.svg", "soak-memory.svg")
+FILES = ("load.json", "latency.hgrm", "load.csv", "latency.svg", *SOAK_PICTURES, "load.html")
 SOAK_INTERVALS = 10
 """A soak's intervals are so many times as long as a run's."""
 
@@ -174,7 +175,16 @@ def _run_soak(job: LoadJob, *, folder: Path, seconds: float) -> dict[str, Any]:
     _clear(folder)
     write_percentiles(folder / "latency.hgrm", result.latencies)
     write_time_series(folder / "load.csv", series)
-    facts = {**describe_soak(series, memory.samples), **describe_load(result)}
+    for name, figure in zip(SOAK_PICTURES, ("over_time", "memory"), strict=True):
+        if figure in figures:
+            with write_whole(folder / name) as part:
+                part.write_text(figures[figure], encoding="utf-8")
+    facts = {
+        **describe_soak(series, memory.samples),
+        "asked_seconds": seconds,
+        "halves": describe_halves(result, memory.samples),
+        **describe_load(result),
+    }
     title = f"Soak at {job.settings.rate:,.0f} requests/s"
     return _write_up(job, folder, title=title, facts=facts, figures=figures)
 

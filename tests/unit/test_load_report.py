@@ -24,6 +24,7 @@ def make_report(latencies_us: np.ndarray, **facts: object) -> WorkerReport:
     counts = np.bincount(find_buckets(latencies_us / 1e6), minlength=NUM_BUCKETS)
     return WorkerReport(
         latencies=counts[None, :],
+        failures=np.zeros(1, np.int64),
         requests=len(latencies_us),
         accepted=len(latencies_us),
         service_times=counts,

@@ -104,6 +104,9 @@ def test_a_stall_that_ends_with_closed_connections_shows_in_the_percentiles():
     assert count_above(result.latencies, seconds=0.5) >= 8
     assert result.latencies.get_value_at_percentile(99.0) > 900_000
     assert count_above(result.service_times, seconds=0.5) == 0  # of accepted ones only
+    # By interval of a second of the due time; the stall begins a second after the first request.
+    assert result.failures.sum() == result.errors["connection closed"]
+    assert result.failures[2] <= 1
 
 
 def test_a_closed_loop_sends_as_much_as_is_answered_and_hides_the_stall():

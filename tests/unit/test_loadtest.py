@@ -118,6 +118,8 @@ def test_a_soak_says_whether_latency_grew(config, body):
         result = run_load(soaked, url=server.url, body=body, soak_seconds=2.0)
     assert result["verdict"] in ("growth", "no growth")
     assert "memory" not in result
+    assert sum(half["seconds"] for half in result["halves"].values()) == pytest.approx(2.0, abs=0.1)
+    assert [Path(path).name for path in result["wrote"] if path.endswith(".svg")] == ["soak.svg"]
     series = pd.read_csv(config.runs / "load" / "load.csv")
     assert len(series) == pytest.approx(10, abs=1)
     assert series["requests"].sum() == result["requests"]
