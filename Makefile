@@ -9,7 +9,7 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 INSTALLED := .venv/.installed
 COMPOSE ?= docker compose
-BENCH ?= windows history stream load device serving pipeline alarms
+BENCH ?= windows history stream load device serving serving-steps pipeline alarms
 
 # Any Python 3.11 that can make an environment; `PYTHON=/path/to/python make setup` names one.
 # Each candidate is run, not only looked up: a version manager's shim exists without its Python.
@@ -63,7 +63,8 @@ check: $(INSTALLED) ## format, lint, types and the import contracts; changes not
 	.venv/bin/lint-imports
 
 bench: $(INSTALLED) ## every bench beside its peers, into runs/bench; BENCH="stream history" picks
-	for name in $(BENCH); do $(PY) -m throughline bench $$name --json runs/bench/$$name.json; done
+	for name in $(BENCH); do \
+	  $(PY) -m throughline bench $${name/-steps/ --ablate} --json runs/bench/$$name.json; done
 
 up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1 adds Redis and a stream
 	@test -d $${RUNS:-runs/demo} || { echo "error: nothing to serve; run make demo first" >&2; exit 2; }

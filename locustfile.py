@@ -21,7 +21,7 @@ from configs.schema import load_fraud_config
 from data.fraud import load_transactions
 from serving.load_http import SERIAL_FIELD
 from serving.load_messages import check_answer, draw_messages, make_id_prefix, render_bodies
-from serving.load_target import check_is_loopback
+from serving.load_target import check_may_be_loaded
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -53,7 +53,7 @@ class Requests:
 @events.test_start.add_listener
 def prepare(environment: Environment, **_: object) -> None:
     """Refuse any machine but this one, and render the requests once for all users."""
-    check_is_loopback(environment.host or "")
+    check_may_be_loaded(environment.host or "")
     FraudClient.requests = Requests()
 
 

@@ -57,6 +57,14 @@ def fraud_load(
     seed: Seed = None,
     settings: Set = None,
     url: Annotated[str | None, typer.Option(help="A running service, on this machine.")] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Let --url be on this machine of yours too; may be repeated. A load test against "
+            "a machine that is not yours is an attack.",
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(min=0.1, help="Requests a second, open loop.  [default: closed loop]"),
@@ -104,6 +112,8 @@ def fraud_load(
 
     Example: throughline fraud load --url http://127.0.0.1:3000 --replay-days 3
 
+    Example: throughline fraud load --url http://staging:3000 --allow-host staging --rate 100
+
     Next, after a replay: throughline fraud monitor
     """
     changes = {
@@ -124,7 +134,14 @@ def fraud_load(
     from serving.loadtest import run_load
 
     result = run_load(
-        chosen, url=url, path=path, body=body, expect=expect, ladder=ladder, soak_seconds=soak
+        chosen,
+        url=url,
+        allow_hosts=allow_host or (),
+        path=path,
+        body=body,
+        expect=expect,
+        ladder=ladder,
+        soak_seconds=soak,
     )
     finish(result, json=json, config=config, runs=runs)
     if result["interrupted"]:

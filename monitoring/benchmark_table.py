@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ SERVING_TITLES = {
     "serving": "The service beside others",
     "serving-steps": "The steps to it",
     "pipeline": "The whole path",
+}
+
+SOAK_NAMES = {"memory_first_mb": "memory first, MB", "memory_last_mb": "memory last, MB"}
+SOAK_PICTURES = {
+    "soak.svg": "Latency over a soak",
+    "soak-memory.svg": "Memory of the service over a soak",
 }
 
 LOOP_TITLES = {"alarms": "False alarms in worlds that do not change"}
@@ -52,6 +58,51 @@ def build_bench_tables(result: Mapping[str, Any]) -> Iterator[str]:
         yield from build_table({_name(target): _judge(target) for target in result["targets"]})
         yield ""
     yield describe_run(result["environment"])
+
+
+def build_soak_tables(result: Mapping[str, Any], *, pictures: Collection[str]) -> Iterator[str]:
+    """Yield the lines of a soak: its halves, what grew, whether to believe it.
+
+    Args:
+        result: As written by ``throughline fraud load --soak SECONDS --json``.
+        pictures: Names of those that lie in the documents' folder.
+    """
+    rate, seconds = result["offered_qps"], result["asked_seconds"]
+    command = f"throughline fraud load --rate {rate:.9g} --soak {seconds:.9g}"
+    yield from ("", "### A soak", "", f"`{command}`", "")
+    whole = {key: result[key] for key in ("seconds", "qps", "p50_ms", "p99_ms", "errors")}
+    rows = {**result["halves"], "the whole": whole}
+    yield from build_table(
+        {name: {SOAK_NAMES.get(k, k): v for k, v in row.items()} for name, row in rows.items()}
+    )
+    yield ""
+    yield from build_table(
+        {
+            name: _describe_trend(result[key], unit)
+            for key, name, unit in (("p99", "p99, ms", "ms"), ("memory", "memory, MB", "mb"))
+            if key in result
+        }
+    )
+    yield ""
+    for name, text in SOAK_PICTURES.items():
+        if name in pictures:
+            yield from (f"![{text}](pictures/{name})", "")
+    shed, degraded = f"{result['shed']:,} shed", f"{result['degraded']:,} degraded"
+    doubts = "".join(f" **Not valid**: {why}." for why in result["why"])
+    ended = " **Ended early.**" if result["interrupted"] else ""
+    yield f"{result['requests']:,} requests, {shed}, {degraded}.{ended}{doubts} " + describe_run(
+        result["environment"]
+    )
+
+
+def _describe_trend(trend: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    """Show a slope with its interval; both are missing where the soak was too short."""
+    between = trend[f"slope_{unit}_per_hour_interval"]
+    return {
+        "slope per hour": trend[f"slope_{unit}_per_hour"],
+        "95 % interval": "none" if between is None else f"{between[0]:,.4g} to {between[1]:,.4g}",
+        "verdict": trend["verdict"],
+    }
 
 
 def build_timelapse_tables(result: Mapping[str, Any]) -> Iterator[str]:

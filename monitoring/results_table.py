@@ -2,8 +2,9 @@
 
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
 where they were run, the handbook benchmark into docs/handbook.md, the benches into
-docs/benchmarks.md, docs/serving.md and docs/load.md, the time-lapse into docs/loop.md; it replaces
-what stands between two markers and nothing else, and copies the pictures that the documents show.
+docs/benchmarks.md, docs/serving.md and docs/load.md, a soak into the last, the time-lapse into
+docs/loop.md; it replaces what stands between two markers and nothing else, and copies the pictures
+that the documents show.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from configs.terminal import format_name, format_value
 from monitoring.benchmark_table import (
     LOOP_TITLES,
     SERVING_TITLES,
+    SOAK_PICTURES,
     build_bench_tables,
     build_benchmark_tables,
+    build_soak_tables,
     build_timelapse_tables,
 )
 from monitoring.handbook_table import build_handbook_tables
@@ -28,8 +31,11 @@ from monitoring.report import format_score
 
 PICTURES = (
     *("serving.svg", "serving-stages.svg", "pipeline.svg"),
+    *SOAK_PICTURES,
     *("unchanged.svg", "gradual.svg", "abrupt.svg", "broken_feed.svg"),
 )
+DOCUMENTS_PICTURES = Path("docs/pictures")
+LOAD_FILES = ("load.json", "soak.json")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -129,6 +135,18 @@ def copy_pictures(folders: Iterable[Path], *, into: Path) -> None:
                     part.write_bytes(picture.read_bytes())
 
 
+def _build_load_tables(benches: Path) -> Iterator[str]:
+    """Yield the generator beside its peer and a soak, as far as they were run."""
+    bench, soak = (benches / name for name in LOAD_FILES)
+    if bench.is_file():
+        yield from build_bench_tables(read_json(bench))
+    if soak.is_file():
+        result = read_json(soak)
+        copy_pictures({Path(path).parent for path in result["wrote"]}, into=DOCUMENTS_PICTURES)
+        pictures = {picture.name for picture in DOCUMENTS_PICTURES.glob("*.svg")}
+        yield from build_soak_tables(result, pictures=pictures)
+
+
 def main() -> None:
     """Rewrite the tables of README.md and docs/ from what lies in the current folder's runs/."""
     demo, benches = Path("runs/demo/summary.json"), Path("runs/bench")
@@ -146,17 +164,15 @@ def main() -> None:
         if any((benches / f"{name}.json").is_file() for name in SERVING_TITLES):
             tables = build_benchmark_tables(benches, titles=SERVING_TITLES)
             replace_marked(Path("docs/serving.md"), tables)
-        if (benches / "load.json").is_file():
-            replace_marked(
-                Path("docs/load.md"), build_bench_tables(read_json(benches / "load.json"))
-            )
+        if any((benches / name).is_file() for name in LOAD_FILES):
+            replace_marked(Path("docs/load.md"), _build_load_tables(benches))
         if timelapse.is_file():
             tables = chain(
                 build_timelapse_tables(read_json(timelapse)),
                 build_benchmark_tables(benches, titles=LOOP_TITLES),
             )
             replace_marked(Path("docs/loop.md"), tables)
-        copy_pictures((benches, timelapse.parent), into=Path("docs/pictures"))
+        copy_pictures((benches, timelapse.parent), into=DOCUMENTS_PICTURES)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +25,26 @@ class Target:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
+    def authority(self) -> str:
+        """Host and port as the ``Host`` header has them."""
         parts = urlsplit(self.url)
-        return parts.hostname or "127.0.0.1", parts.port or 80
+        host = parts.hostname or "127.0.0.1"
+        return f"[{host}]:{parts.port or 80}" if ":" in host else f"{host}:{parts.port or 80}"
+
+    def look_up(self) -> tuple[str, int]:
+        """Look the address and port up, IPv4 before IPv6.
+
+        Raises:
+            ValueError: If no machine has this name.
+        """
+        parts = urlsplit(self.url)
+        host = parts.hostname or "127.0.0.1"
+        try:
+            found = socket.getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ValueError(f"no machine is called '{host}' ({error.strerror})") from error
+        address = min(found, key=lambda entry: entry[0] != socket.AF_INET)[4]
+        return str(address[0]), int(address[1])
 
 
 class Check(Protocol):
@@ -52,9 +69,13 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """One worker's part of a load run; ``rate`` is that of all, ``connections`` its own."""
+    """One worker's part of a load run; ``rate`` is that of all, ``connections`` its own.
+
+    ``address`` is where the target was found, looked up once: no worker asks for a name under load.
+    """
 
     target: Target
+    address: tuple[str, int]
     bodies: Sequence[bytes]
     rate: float | None
     arrivals: Arrivals
@@ -84,6 +105,7 @@ class WorkerReport:
         accepted: How many were answered with 2xx.
         waited: How many were due when no connection was free.
         latencies: Counts by interval of the due time and bucket, from the due time on.
+        failures: How many of them failed, by interval.
         service_times: Counts by bucket, from the real send on.
         send_lags: Counts by bucket, from when a request was due and could leave, to its send.
         began, ended: ``time.perf_counter`` at the end of the warm-up and the last answer.
@@ -93,6 +115,7 @@ class WorkerReport:
     """
 
     latencies: Counts
+    failures: Counts
     requests: int = 0
     accepted: int = 0
     shed: int = 0

@@ -24,7 +24,12 @@ class Recorder:
     def __init__(self, plan: Plan, *, begin: float) -> None:
         """Start counting; ``begin``, of ``time.perf_counter``, is when the warm-up ends."""
         shape = (plan.num_intervals, NUM_BUCKETS)
-        self.report = WorkerReport(latencies=np.zeros(shape, np.int64), began=begin, ended=begin)
+        self.report = WorkerReport(
+            latencies=np.zeros(shape, np.int64),
+            failures=np.zeros(plan.num_intervals, np.int64),
+            began=begin,
+            ended=begin,
+        )
         self.is_measuring = False
         self._interval_seconds = plan.interval_seconds
         self._clock_began = self._cpu_began = 0.0
@@ -51,9 +56,12 @@ class Recorder:
         if len(self._due) >= BATCH:
             self._flush()
 
-    def note_given_up(self, kind: str, *, due: float, now: float) -> None:
-        """Count an unanswered request as an error, and with the time it waited: a lower bound."""
-        self.report.errors[kind] += 1
+    def note_failed(self, kind: str, *, due: float, now: float) -> None:
+        """Count a request as an error, and with the time since it was due: it waited that long."""
+        report = self.report
+        report.errors[kind] += 1
+        interval = int((due - report.began) / self._interval_seconds)
+        report.failures[min(interval, len(report.failures) - 1)] += 1
         self._due.append(due)
         self._latencies.append(now - due)
 

@@ -81,10 +81,10 @@ def describe_generator(result: LoadResult) -> dict[str, Any]:
 
 
 def build_time_series(result: LoadResult) -> pd.DataFrame:
-    """Build one row per interval of the due time, those after an interruption left out.
+    """Build one row per interval of the due time, until nothing more was due.
 
     Returns:
-        ``start_seconds`` (since the end of the warm-up), ``requests`` (accepted or given up),
+        ``start_seconds`` (since the end of the warm-up), ``requests`` (all but those shed),
         ``p50_ms``, ``p99_ms`` and ``max_ms``; latencies are missing where nothing was due.
     """
     return pd.DataFrame(
@@ -96,7 +96,7 @@ def build_time_series(result: LoadResult) -> pd.DataFrame:
 def _build_intervals(result: LoadResult) -> Iterator[Mapping[str, float | None]]:
     for number, counts in enumerate(result.intervals):
         start, requests = number * result.interval_seconds, int(counts.sum())
-        if start >= result.seconds:
+        if start >= result.seconds and not result.intervals[number:].any():
             return
         latencies = build_histogram(counts)
         values = latencies.get_percentile_to_value_dict([50.0, 99.0, 100.0])

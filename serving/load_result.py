@@ -29,12 +29,13 @@ class LoadResult:
         offered_qps: Requests due a second; None in a closed loop.
         qps: Accepted requests a second, until the last answer.
         seconds: From the end of the warm-up to the last answer.
-        latencies: Of accepted requests, from when they were due (in a closed loop: sent), and of
-            requests given up, with the time they had waited.
+        latencies: Of all requests but those shed, from when they were due (in a closed loop: sent)
+            until they were answered or failed.
         service_times: The same from the real send on, accepted ones only.
         send_lags: How late requests left that could have left: the generator's own delay.
         interval_seconds: Length of an interval.
         intervals: ``latencies`` by interval of the due time; ``(intervals, buckets)`` counts.
+        failures: How many of them failed, by interval.
         waited: How many were due when every connection was busy.
         tallies: What the check counted.
         cpu_share: Largest share of a core that one generator process used.
@@ -57,6 +58,7 @@ class LoadResult:
     send_lags: HdrHistogram
     interval_seconds: float
     intervals: Counts
+    failures: Counts
     tallies: dict[str, Counter[str]]
     generator_cpu_seconds: float
     cpu_share: float
@@ -106,6 +108,7 @@ def merge_reports(
         send_lags=send_lags,
         interval_seconds=interval_seconds,
         intervals=intervals,
+        failures=np.sum([report.failures for report in reports], axis=0),
         tallies=tallies,
         generator_cpu_seconds=sum(report.cpu_seconds for report in reports),
         cpu_share=cpu_share,

@@ -44,10 +44,10 @@ def measure_load(
     max_send_lag_ms: float = MAX_SEND_LAG_MS,
     watch: Callable[[float], None] | None = None,
 ) -> LoadResult:
-    """Send requests to a service on this machine, check and time the answers.
+    """Send requests to a service, check and time the answers.
 
     Args:
-        target: Where to; ``serving.loadtest.check_is_loopback`` is the caller's duty.
+        target: Where to; ``serving.loadtest.check_may_be_loaded`` is the caller's duty.
         bodies: What to send, in turn, again and again; where one holds ``SERIAL_FIELD``, each
             request has its own number.
         rate: Requests a second of all processes together, open loop; None for a closed loop: each
@@ -70,16 +70,19 @@ def measure_load(
         What was seen; after Ctrl-C too, marked ``interrupted``, unless it came before the start.
 
     Raises:
-        ValueError: If nobody answers at the target, or there is nothing to send.
+        ValueError: If nobody answers at the target, no machine has its name, or there is nothing
+            to send.
     """
     if not bodies:
         raise ValueError("there is no body to send")
     if connections < processes:
         raise ValueError(f"{processes} processes need as many connections, not {connections}")
     interval_seconds = max(interval_seconds, seconds / MAX_INTERVALS)
+    address = target.look_up()
     plans = [
         Plan(
             target=target,
+            address=address,
             bodies=bodies,
             rate=rate,
             arrivals=arrivals,

@@ -21,6 +21,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from serving.load_histogram import build_histogram
+from serving.load_result import LoadResult
+
 CONFIDENCE = 0.95
 MIN_POINTS = 6
 MIN_GROWTH_SHARE = 0.05
@@ -131,3 +134,43 @@ def describe_soak(series: pd.DataFrame, memory: Sequence[tuple[float, float]]) -
     verdicts = {trend["verdict"] for trend in trends.values()}
     order: tuple[Verdict, ...] = ("growth", "too short to tell", "no growth")
     return {**trends, "verdict": next(verdict for verdict in order if verdict in verdicts)}
+
+
+def describe_halves(
+    result: LoadResult, memory: Sequence[tuple[float, float]]
+) -> dict[str, dict[str, float]]:
+    """Summarise each half of a soak, so that a reader can compare its end with its beginning.
+
+    Args:
+        result: Of the whole soak.
+        memory: Seconds and 10^6 bytes.
+
+    Returns:
+        ``first half`` and ``second half``: ``seconds``, ``qps`` (accepted), ``p50_ms``, ``p99_ms``,
+        ``errors``, and ``memory_first_mb`` and ``memory_last_mb`` where memory was seen. A soak
+        that was ended early is halved at the middle of what there was.
+    """
+    length = result.interval_seconds
+    num = min(int(np.ceil(result.seconds / length)), len(result.intervals))
+    halves = {"first half": (0, num // 2), "second half": (num // 2, num)}
+    return {name: _describe_part(result, memory, *part) for name, part in halves.items()}
+
+
+def _describe_part(
+    result: LoadResult, memory: Sequence[tuple[float, float]], first: int, end: int
+) -> dict[str, float]:
+    """Summarise the intervals from ``first`` up to ``end``, that one left out."""
+    counts = result.intervals[first:end].sum(axis=0)
+    errors = int(result.failures[first:end].sum())
+    start, stop = first * result.interval_seconds, end * result.interval_seconds
+    seconds = min(stop, result.seconds) - start
+    percentiles = build_histogram(counts).get_percentile_to_value_dict([50.0, 99.0])
+    seen = [megabytes for second, megabytes in memory if start <= second < stop]
+    return {
+        "seconds": round(seconds, 1),
+        "qps": round((int(counts.sum()) - errors) / seconds, 1) if seconds > 0 else 0.0,
+        "p50_ms": percentiles.get(50.0, 0) / 1e3,
+        "p99_ms": percentiles.get(99.0, 0) / 1e3,
+        "errors": errors,
+        **({"memory_first_mb": seen[0], "memory_last_mb": seen[-1]} if seen else {}),
+    }

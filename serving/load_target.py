@@ -1,9 +1,9 @@
-"""A service on this machine and what to send it become a job that can be measured at any rate."""
+"""A service and what to send it become a job that can be measured at any rate."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,38 +95,56 @@ class LoadJob:
 
 
 @contextmanager
-def reach_service(config: FraudConfig, url: str | None) -> Iterator[str]:
-    """Yield the address of a service on this machine: the one given, or one started for the block.
+def reach_service(
+    config: FraudConfig, url: str | None, *, allow_hosts: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the address of a service: the one given, or one started here for the block.
 
     Raises:
-        ValueError: If ``url`` is not on this machine.
+        ValueError: If ``url`` is neither on this machine nor on one of ``allow_hosts``.
     """
     if url is None:
         with start_service(config, port=find_free_port(config.serving.host)) as started:
             yield started
     else:
-        check_is_loopback(url)
+        check_may_be_loaded(url, allow_hosts=allow_hosts)
         yield url.rstrip("/")
 
 
-def check_is_loopback(url: str) -> None:
-    """Refuse to load-test any machine but this one: it would look like an attack.
+def check_may_be_loaded(url: str, *, allow_hosts: Collection[str] = ()) -> None:
+    """Refuse to load-test a machine but this one, unless it was named: it would be an attack.
+
+    Args:
+        url: Where the load is to go.
+        allow_hosts: Names or addresses, as ``url`` spells them, of machines that may be loaded too.
 
     Raises:
-        ValueError: If ``url`` is no http address of this machine.
+        ValueError: If ``url`` is no http address of this machine or of those.
 
-    >>> check_is_loopback("http://127.0.0.1:3000")
+    >>> check_may_be_loaded("http://127.0.0.1:3000")
+    >>> check_may_be_loaded("http://staging:3000", allow_hosts=["staging"])
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if parts.scheme != "http" or not is_loopback:
+    is_named = host in {name.strip("[]").lower() for name in allow_hosts if name}
+    if parts.scheme != "http" or not (is_named or is_loopback(url)):
         raise ValueError(
-            f"--url is '{url}'; a load test only goes to this machine, as http://127.0.0.1:3000"
+            f"--url is '{url}'; a load test only goes to this machine, as http://127.0.0.1:3000, "
+            "or over http to a host of yours that --allow-host names"
         )
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether an address is this machine's own; no name but ``localhost`` is looked up.
+
+    >>> is_loopback("http://[::1]:3000"), is_loopback("http://staging:3000")
+    (True, False)
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def prepare_fraud_job(

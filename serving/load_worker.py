@@ -4,8 +4,8 @@ Plain sockets and bytes rendered beforehand, because the generator shares its co
 measures: each microsecond it takes is one the service lacks. The latency of a request runs from the
 instant it was due, whether or not it could be sent then. A generator that waits for a slow answer
 before it sends the next request, and starts the clock only then, leaves out just the requests that
-would have waited ("coordinated omission"). A request that was never answered counts with the time
-it had waited when it was given up, a lower bound.
+would have waited ("coordinated omission"). A request that failed counts with the time until it did:
+where it was never answered, a lower bound. Only a refusal on purpose (503) is not timed.
 
 Source: Gil Tene, "How NOT to Measure Latency" (2013), and his wrk2.
 """
@@ -38,13 +38,11 @@ class LoadLoop:
     def __init__(self, plan: Plan, *, stop_fd: int) -> None:
         """Render the requests; ``stop_fd`` becomes readable when the run is to end early."""
         self._plan = plan
-        host, port = plan.target.address
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        path, headers = plan.target.path, plan.target.headers
+        host, path, headers = plan.target.authority, plan.target.path, plan.target.headers
         self._rows = [
-            render_request(body, host=authority, path=path, headers=headers) for body in plan.bodies
+            render_request(body, host=host, path=path, headers=headers) for body in plan.bodies
         ]
-        self._pool = pool = ConnectionPool((host, port), size=plan.connections)
+        self._pool = pool = ConnectionPool(plan.address, size=plan.connections)
         self._idle, self._by_fd, self._epoll = pool.idle, pool.by_fd, pool.epoll
         self._epoll_fds = (pool.epoll.fileno(),)
         self._stop_fd = stop_fd
@@ -137,7 +135,7 @@ class LoadLoop:
             if self._idle:
                 self._send(self._idle.popleft(), self._due)
             elif self._pool.is_down:
-                self._refuse(self._due)
+                self._refuse(self._due, now)
             else:
                 return
             self._due = next(self._arrivals, math.inf)
@@ -183,12 +181,12 @@ class LoadLoop:
             due = freed
         self._recorder.note_lag(sent - due)
 
-    def _refuse(self, due: float) -> None:
+    def _refuse(self, due: float, now: float) -> None:
         """Count a request that nobody would take."""
         if due >= self._begin:
             self._recorder.report.requests += 1
             self._num_left -= 1
-            self._recorder.report.errors[REFUSED] += 1
+            self._recorder.note_failed(REFUSED, due=due, now=now)
 
     def _handle(self, fd: int, mask: int) -> None:
         """Do what an event asks for."""
@@ -248,7 +246,7 @@ class LoadLoop:
             elif status == UNAVAILABLE:
                 self._recorder.report.shed += 1
             else:
-                self._recorder.report.errors[error] += 1
+                self._recorder.note_failed(error, due=connection.due, now=now)
         self._num_busy -= 1
         if keeps_alive and not connection.unsent:
             connection.state, connection.freed = "idle", now
@@ -257,10 +255,8 @@ class LoadLoop:
             self._pool.reconnect(connection)
 
     def _lose(self, connection: Connection, kind: str) -> None:
-        """Count the request under way as an error, and connect again."""
-        if connection.due >= self._begin:
-            self._recorder.report.errors[kind] += 1
-        self._num_busy -= 1
+        """Count the request under way as failed now, and connect again."""
+        self._fail(connection, kind, clock())
         self._pool.reconnect(connection)
 
     def _look(self, now: float) -> None:
@@ -270,18 +266,18 @@ class LoadLoop:
         """
         for connection in list(self._by_fd.values()):
             if connection.state == "busy" and now - connection.sent > self._plan.timeout_seconds:
-                self._give_up(connection, now)
+                self._fail(connection, LATE, now)
                 self._pool.reconnect(connection)
         self._pool.open(now)
         if self._plan.rate is None:
             for _ in range(self._pool.num_refused):
-                self._refuse(now)
+                self._refuse(now, now)
         self._pool.num_refused = 0
 
-    def _give_up(self, connection: Connection, now: float) -> None:
+    def _fail(self, connection: Connection, kind: str, now: float) -> None:
         self._num_busy -= 1
         if connection.due >= self._begin:
-            self._recorder.note_given_up(LATE, due=connection.due, now=now)
+            self._recorder.note_failed(kind, due=connection.due, now=now)
 
     def _finish(self) -> WorkerReport:
         """Give up what has no answer, or, if stopped, forget it; close everything."""
@@ -290,11 +286,11 @@ class LoadLoop:
             if connection.state == "busy" and self._is_stopped:
                 recorder.report.requests -= connection.due >= self._begin
             elif connection.state == "busy":
-                self._give_up(connection, now)
+                self._fail(connection, LATE, now)
         while self._due < math.inf and not self._is_stopped:
             if self._due >= self._begin:
                 recorder.report.requests += 1
-                recorder.note_given_up(NEVER_SENT, due=self._due, now=now)
+                recorder.note_failed(NEVER_SENT, due=self._due, now=now)
             self._due = next(self._arrivals, math.inf)
         recorder.report.reconnects = self._pool.num_opened - self._pool.size
         self._pool.close()

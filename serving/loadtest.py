@@ -5,7 +5,7 @@ What is sent and how it is timed is in ``load_worker``; when to believe it, in `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,20 @@ from serving.load_report import (
     write_time_series,
 )
 from serving.load_result import LoadResult
-from serving.load_soak import MemoryWatch, describe_soak, find_workers
+from serving.load_soak import MemoryWatch, describe_halves, describe_soak, find_workers
 from serving.load_target import (
     LoadJob,
-    check_is_loopback,
+    check_may_be_loaded,
+    is_loopback,
     prepare_foreign_job,
     prepare_fraud_job,
     reach_service,
 )
 
-__all__ = ["check_is_loopback", "draw_messages", "run_load"]
+__all__ = ["check_may_be_loaded", "draw_messages", "run_load"]
 
-FILES = ("load.json", "latency.hgrm", "load.csv", "latency.svg", "load.html")
+SOAK_PICTURES = ("soak.svg", "soak-memory.svg")
+FILES = ("load.json", "latency.hgrm", "load.csv", "latency.svg", *SOAK_PICTURES, "load.html")
 SOAK_INTERVALS = 10
 """A soak's intervals are so many times as long as a run's."""
 
@@ -51,6 +53,7 @@ def run_load(
     config: FraudConfig,
     *,
     url: str | None = None,
+    allow_hosts: Collection[str] = (),
     now: pd.Timestamp | None = None,
     path: str | None = None,
     body: Path | None = None,
@@ -63,7 +66,8 @@ def run_load(
     Args:
         config: ``load`` says how fast, how long and over how many connections; ``runs`` has the
             transactions, and the champion if the service is to be started here.
-        url: A service on this machine; by default one is started, and stopped at the end.
+        url: A running service; by default one is started here, and stopped at the end.
+        allow_hosts: Which machines ``url`` may be on besides this one.
         now: The instant the requests follow, UTC; by default the one the online store was built
             for, since windows asked for much later are empty.
         path: What is asked, instead of ``load.path``.
@@ -79,13 +83,15 @@ def run_load(
 
     Raises:
         FileNotFoundError: If there are no transactions to draw from, or no ``body``.
-        ValueError: If ``url`` is not on this machine, no service answers there, or the arguments
-            do not go together.
+        ValueError: If ``url`` is neither on this machine nor on one of ``allow_hosts``, no service
+            answers there, or the arguments do not go together.
     """
     _check_arguments(
         config, url=url, body=body, expect=expect, ladder=ladder, soak_seconds=soak_seconds
     )
-    with reach_service(config, url) as service:
+    if allow_hosts and url is None:
+        raise ValueError("--allow-host goes with --url: without it a service is started here")
+    with reach_service(config, url, allow_hosts=allow_hosts) as service:
         path = path or config.load.path
         if body is not None:
             job = prepare_foreign_job(config, url=service, path=path, body=body)
@@ -154,7 +160,8 @@ def _run_ladder(job: LoadJob, *, folder: Path) -> dict[str, Any]:
 
 def _run_soak(job: LoadJob, *, folder: Path, seconds: float) -> dict[str, Any]:
     interval = SOAK_INTERVALS * job.settings.interval_seconds
-    workers = find_workers(job.target.url) if job.check is not None else set()
+    is_ours_and_here = job.check is not None and is_loopback(job.target.url)
+    workers = find_workers(job.target.url) if is_ours_and_here else set()
     memory = MemoryWatch(workers, interval_seconds=interval)
     result = job.measure(
         rate=job.settings.rate, seconds=seconds, interval_seconds=interval, watch=memory
@@ -168,7 +175,16 @@ def _run_soak(job: LoadJob, *, folder: Path, seconds: float) -> dict[str, Any]:
     _clear(folder)
     write_percentiles(folder / "latency.hgrm", result.latencies)
     write_time_series(folder / "load.csv", series)
-    facts = {**describe_soak(series, memory.samples), **describe_load(result)}
+    for name, figure in zip(SOAK_PICTURES, ("over_time", "memory"), strict=True):
+        if figure in figures:
+            with write_whole(folder / name) as part:
+                part.write_text(figures[figure], encoding="utf-8")
+    facts = {
+        **describe_soak(series, memory.samples),
+        "asked_seconds": seconds,
+        "halves": describe_halves(result, memory.samples),
+        **describe_load(result),
+    }
     title = f"Soak at {job.settings.rate:,.0f} requests/s"
     return _write_up(job, folder, title=title, facts=facts, figures=figures)
 

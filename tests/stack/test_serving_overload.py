@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,8 +25,14 @@ pytestmark = pytest.mark.stack
 MAX_WAITING_ROWS = 8
 STORE_SECONDS = 0.03
 """Each way, so that a batch takes twice as long."""
-MAX_P99_SECONDS = 4.0
-"""Long for a busy machine, and short for the queue that ten seconds of overload would leave."""
+MAX_P99_RATIO = 15.0
+"""What the accepted requests' 99th percentile may be, of that at capacity in the same test.
+
+Work for three times the processor, on two cores that others used too: 4 with shedding, 70 to 110
+without.
+"""
+NUM_TRIES = 3
+"""Others may take the cores in either half of a try; without shedding no try comes near."""
 MAX_GROWTH_MB = 200
 
 
@@ -66,6 +72,24 @@ def load(world: ServedWorld, *, rate: float | None, seconds: float) -> LoadResul
     )
 
 
+def press(
+    send_at_capacity: Callable[[], LoadResult], send_at: Callable[[float], LoadResult]
+) -> tuple[LoadResult, LoadResult, float]:
+    """Measure at capacity and at three times that, again where the machine was not quiet.
+
+    Returns:
+        Both results, and the ratio of their 99th percentiles. Shed requests are in neither.
+    """
+    for _ in range(NUM_TRIES):
+        full = send_at_capacity()
+        result = send_at(3 * full.qps)
+        p99, full_p99 = (one.latencies.get_value_at_percentile(99.0) for one in (result, full))
+        ratio = p99 / full_p99
+        if ratio < MAX_P99_RATIO and result.shed > 0.3 * result.requests:
+            break
+    return full, result, ratio
+
+
 def read_memory_mb(worker: int) -> float:
     lines = Path(f"/proc/{worker}/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmRSS:")]
@@ -76,16 +100,17 @@ def test_of_three_times_the_load_a_part_is_answered_in_time_and_the_rest_is_refu
     slow, record_property
 ):
     worker = slow.get_state()["worker"]
-    capacity = load(slow, rate=None, seconds=3.0).qps
     before = read_memory_mb(worker)
-    result = load(slow, rate=3 * capacity, seconds=10.0)
-    p99 = result.latencies.get_value_at_percentile(99.0) / 1e6
-    record_property("capacity_qps", capacity)
-    record_property("accepted_p99_seconds", p99)
+    full, result, ratio = press(
+        lambda: load(slow, rate=None, seconds=3.0),
+        lambda rate: load(slow, rate=rate, seconds=10.0),
+    )
+    record_property("capacity_qps", full.qps)
+    record_property("accepted_p99_ratio", ratio)
     assert result.errors == {}  # every answer is right, or 503
     assert result.shed > 0.3 * result.requests
-    assert result.qps > 0.3 * capacity
-    assert p99 < MAX_P99_SECONDS
+    assert result.qps > 0.3 * full.qps
+    assert ratio < MAX_P99_RATIO
     assert read_memory_mb(worker) - before < MAX_GROWTH_MB
     assert slow.get_state()["worker"] == worker
 
@@ -108,15 +133,16 @@ def test_work_for_three_times_the_processor_is_refused_before_it_queues(
             )
 
         worker = world.get_state()["worker"]
-        capacity = send(None, connections=in_flight, seconds=3.0).qps
         before = read_memory_mb(worker)
-        result = send(3 * capacity, connections=200, seconds=10.0)
-        p99 = result.latencies.get_value_at_percentile(99.0) / 1e6
-        record_property("capacity_qps", capacity)
-        record_property("accepted_p99_seconds", p99)
+        full, result, ratio = press(
+            lambda: send(None, connections=in_flight, seconds=3.0),
+            lambda rate: send(rate, connections=200, seconds=10.0),
+        )
+        record_property("capacity_qps", full.qps)
+        record_property("accepted_p99_ratio", ratio)
         assert result.errors == {}
+        assert ratio < MAX_P99_RATIO
         assert result.shed > 0.3 * result.requests
-        assert p99 < MAX_P99_SECONDS
         assert read_memory_mb(worker) - before < MAX_GROWTH_MB
         wait_until(world.is_whole)
 

@@ -43,6 +43,7 @@ def make_load() -> LoadResult:
         send_lags=empty,
         interval_seconds=1.0,
         intervals=np.zeros((2, NUM_BUCKETS), np.int64),
+        failures=np.zeros(2, np.int64),
         tallies={"accepted": Counter(), "degraded_reason": Counter()},
         generator_cpu_seconds=0.0,
         cpu_share=0.1,

@@ -53,6 +53,7 @@ def make_load(qps, *, latency_us=1000, why=(), requests=100, errors=0):
         send_lags=nothing,
         interval_seconds=1.0,
         intervals=np.zeros((1, NUM_BUCKETS), np.int64),
+        failures=np.zeros(1, np.int64),
         tallies={},
         generator_cpu_seconds=0.1,
         cpu_share=0.1,

@@ -43,6 +43,7 @@ def make_result(
     latencies[0, find_buckets(np.array([p99_ms / 1e3]))[0]] = accepted
     report = WorkerReport(
         latencies=latencies,
+        failures=np.zeros(1, np.int64),
         requests=int(rate),
         accepted=accepted,
         shed=shed,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from serving.load_messages import (
     draw_messages,
     render_bodies,
 )
-from serving.load_target import check_is_loopback
+from serving.load_target import check_may_be_loaded
 from serving.prediction_log import LOAD_TEST_PREFIX
 
 SERIAL = b"0000000000000042"
@@ -46,11 +47,11 @@ def check(change: dict[str, object], *, row: int = 0, expected: tuple[Expected, 
     return error, judge.tallies
 
 
-def is_refused(url: str) -> bool:
+def is_refused(url: str, *, allow_hosts: Sequence[str] = ()) -> bool:
     try:
-        check_is_loopback(url)
+        check_may_be_loaded(url, allow_hosts=allow_hosts)
     except ValueError as error:
-        return "only goes to this machine" in str(error)
+        return "only goes to this machine" in str(error) and "--allow-host" in str(error)
     return False
 
 
@@ -152,6 +153,25 @@ def test_this_machine_may_be_load_tested(url):
 )
 def test_any_other_machine_is_refused(url):
     assert is_refused(url)
+
+
+@pytest.mark.parametrize("url", ["http://Staging:3000", "http://10.0.0.1", "http://[fd00::1]:80"])
+def test_a_machine_that_was_named_may_be_load_tested(url):
+    assert not is_refused(url, allow_hosts=["staging", "10.0.0.1", "[FD00::1]"])
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("http://10.0.0.2", "10.0.0.1"),
+        ("http://staging.example.com", "staging"),
+        ("http://staging@example.com", "staging"),
+        ("https://staging", "staging"),
+        ("http:///score", ""),
+    ],
+)
+def test_a_machine_that_was_not_named_is_refused_whatever_else_was(url, named):
+    assert is_refused(url, allow_hosts=[named])
 
 
 def test_invented_requests_follow_the_last_transaction_and_are_marked():

@@ -24,6 +24,7 @@ def make_report(latencies_us: np.ndarray, **facts: object) -> WorkerReport:
     counts = np.bincount(find_buckets(latencies_us / 1e6), minlength=NUM_BUCKETS)
     return WorkerReport(
         latencies=counts[None, :],
+        failures=np.zeros(1, np.int64),
         requests=len(latencies_us),
         accepted=len(latencies_us),
         service_times=counts,
@@ -86,6 +87,13 @@ def test_the_time_series_has_a_row_per_interval_until_the_end():
     assert series["start_seconds"].tolist() == [0.0, 10.0, 20.0]
     assert series["requests"].tolist() == [5, 0, 5]
     assert series["p99_ms"].tolist() == pytest.approx([1.0, np.nan, 2.0], nan_ok=True)
+
+
+def test_intervals_in_which_everything_failed_after_the_last_answer_are_in_the_series():
+    counts = np.zeros((4, NUM_BUCKETS), np.int64)
+    counts[[0, 2], find_buckets(np.array([0.001]))] = 5
+    result = replace(merge(make_report(np.array([1000]))), intervals=counts, seconds=9.0)
+    assert build_time_series(result)["requests"].tolist() == [5, 0, 5]
 
 
 def test_the_percentile_file_ends_with_every_request_and_is_in_milliseconds(tmp_path):

@@ -96,6 +96,19 @@ def test_a_stall_shows_in_the_open_loop_from_when_requests_were_due():
     assert result.waited >= 100
 
 
+def test_a_stall_that_ends_with_closed_connections_shows_in_the_percentiles():
+    with ToyServer(stall=(1.0, 1.0), cuts=True) as server:
+        result = load(server, rate=20.0, arrivals="constant", seconds=3.0, connections=40)
+    # About 20 were due in the second without answers; half of them had waited for half of it.
+    assert 15 <= result.errors["connection closed"] == sum(result.errors.values()) <= 21
+    assert count_above(result.latencies, seconds=0.5) >= 8
+    assert result.latencies.get_value_at_percentile(99.0) > 900_000
+    assert count_above(result.service_times, seconds=0.5) == 0  # of accepted ones only
+    # By interval of a second of the due time; the stall begins a second after the first request.
+    assert result.failures.sum() == result.errors["connection closed"]
+    assert result.failures[2] <= 1
+
+
 def test_a_closed_loop_sends_as_much_as_is_answered_and_hides_the_stall():
     with ToyServer(stall=(1.0, 1.0), capacity=500.0) as server:
         result = load(server, rate=None, seconds=3.0)
@@ -137,6 +150,7 @@ def test_a_bad_answer_is_counted_by_kind(answer, kind):
     kinds = set(result.errors) - ({"never sent"} if kind == "no answer in time" else set())
     assert kinds == {kind}
     assert sum(result.errors.values()) == result.requests > 0
+    assert result.latencies.get_total_count() == result.requests
     assert result.accepted == 0
 
 
@@ -157,6 +171,7 @@ def test_a_killed_server_leaves_errors_and_no_request_uncounted():
     assert result.accepted > 0
     assert result.errors["connection refused"] > 0
     assert result.requests == result.accepted + result.shed + sum(result.errors.values())
+    assert result.requests == result.latencies.get_total_count()
 
 
 def test_a_killed_server_does_not_keep_a_closed_loop_busy():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from configs.schema import FraudConfig, load_fraud_config
 from serving.loadtest import run_load
 from tests.unit.toy_server import ToyServer, render_answer
+from throughline import app
 
 
 @pytest.fixture
@@ -61,6 +63,41 @@ def test_any_service_on_this_machine_can_be_asked_with_bodies_of_ones_own(config
     assert {"cpu", "cores", "date"} <= set(written["environment"])
 
 
+def test_a_host_that_was_named_is_loaded_by_every_worker_and_another_is_not(config, body):
+    two = change(config, rate=50.0, processes=2)
+    with ToyServer() as server:
+        url = f"http://127.1:{server.port}"  # this machine too, but not by the rule for loopback
+        with pytest.raises(ValueError, match="--allow-host names"):
+            run_load(two, url=url, body=body, allow_hosts=["127.2"])
+        assert server.bodies == []
+        result = run_load(two, url=url, body=body, allow_hosts=["127.2", "127.1"])
+    assert result["errors"] == 0
+    assert result["requests"] > 20
+
+
+def test_the_command_hands_the_hosts_it_may_load_on(config, monkeypatch):
+    seen = []
+
+    def note(_: FraudConfig, *, allow_hosts: list[str], **__: object) -> None:
+        seen.extend(allow_hosts)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr("serving.loadtest.run_load", note)
+    hosts = ["--allow-host", "staging", "--allow-host", "10.0.0.1"]
+    CliRunner().invoke(app, ["fraud", "load", "--runs", str(config.runs), *hosts])
+    assert seen == ["staging", "10.0.0.1"]
+
+
+def test_the_help_says_that_loading_a_machine_of_others_is_an_attack():
+    shown = CliRunner().invoke(app, ["fraud", "load", "--help"]).output
+    assert "a machine that is not yours is an attack" in " ".join(shown.split())
+
+
+def test_a_name_that_no_machine_has_is_the_users_mistake(config, body):
+    with pytest.raises(ValueError, match=r"no machine is called 'absent\.invalid'"):
+        run_load(config, url="http://absent.invalid", body=body, allow_hosts=["absent.invalid"])
+
+
 def test_a_ladder_leaves_its_rungs_and_no_file_of_an_earlier_run(config, body):
     ladder = config.load.ladder.model_copy(
         update={"first_rate": 20.0, "rung_seconds": 0.5, "max_rungs": 2, "max_p99_ms": 1e4}
@@ -81,6 +118,8 @@ def test_a_soak_says_whether_latency_grew(config, body):
         result = run_load(soaked, url=server.url, body=body, soak_seconds=2.0)
     assert result["verdict"] in ("growth", "no growth")
     assert "memory" not in result
+    assert sum(half["seconds"] for half in result["halves"].values()) == pytest.approx(2.0, abs=0.1)
+    assert [Path(path).name for path in result["wrote"] if path.endswith(".svg")] == ["soak.svg"]
     series = pd.read_csv(config.runs / "load" / "load.csv")
     assert len(series) == pytest.approx(10, abs=1)
     assert series["requests"].sum() == result["requests"]
@@ -101,6 +140,7 @@ def test_a_service_that_sheds_is_no_error(config, body):
         ({"body": Path("absent")}, "--body goes with --url"),
         ({"body": Path("absent"), "url": "http://127.0.0.1:9"}, "no file at absent"),
         ({"url": "http://example.com"}, "only goes to this machine"),
+        ({"allow_hosts": ["staging"]}, "--allow-host goes with --url"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_told(config, arguments, message):

@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from monitoring.benchmark_table import LOOP_TITLES, SERVING_TITLES, TITLES
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text().splitlines()
@@ -104,3 +106,19 @@ def test_the_file_map_of_the_readme_names_files_that_exist():
     names = re.findall(r"^ *([\w.-]+/(?:[\w.-]+)?|[\w-]+\.\w+) {2,}\S", readme, re.MULTILINE)
     assert {"configs/", "monitoring/", "tests/", "throughline.py"} <= set(names)
     assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_make_bench_runs_every_bench_whose_table_is_in_the_documents():
+    finished = subprocess.run(
+        ["make", "--no-print-directory", "--old-file=.venv/.installed", "bench", "PY=echo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = {*TITLES, *SERVING_TITLES, *LOOP_TITLES, "load"}
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("-m ")]
+    assert set(lines) == {
+        f"-m throughline bench {name.replace('-steps', ' --ablate')} --json runs/bench/{name}.json"
+        for name in shown
+    }

@@ -10,6 +10,7 @@ from monitoring.drift_figure import plot_drift
 from monitoring.handbook_table import TITLES
 from monitoring.report import write_demo_page
 from monitoring.results_table import BEGIN, END, main, write_results_table
+from tests.unit.test_load_soak import make_soak_summary
 
 SVG = '<svg viewBox="0 0 1 1"><defs><path id="a"/></defs><use xlink:href="#a"/></svg>'
 LEAST = {
@@ -244,3 +245,22 @@ def test_make_docs_writes_the_handbooks_tables_where_it_was_run(tmp_path, monkey
     assert text.endswith(f"{END}\nbottom")
     assert text.count("|  | ROC AUC |\n|---|---|\n| coin | 0.500 (0.500, +0.000) |") == len(TITLES)
     assert "Run on 2026-11-01, 2 cores, a cpu. It took 300 s." in text
+
+
+def test_make_docs_writes_a_soak_and_its_picture_into_the_page_of_load_tests(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load = tmp_path / "load"
+    for folder in ("docs", "runs/bench", "load"):
+        (tmp_path / folder).mkdir(parents=True)
+    (load / "soak.svg").write_text(SVG)
+    for name in ("benchmarks", "load"):
+        (tmp_path / f"docs/{name}.md").write_text(f"top\n{BEGIN}\n{END}\n")
+    write_json(
+        tmp_path / "runs/bench/soak.json",
+        make_soak_summary(wrote=[str(load / "soak.svg"), str(load / "load.html")]),
+    )
+    main()
+    text = (tmp_path / "docs/load.md").read_text()
+    assert "| second half | 10 |" in text
+    assert "![Latency over a soak](pictures/soak.svg)" in text
+    assert (tmp_path / "docs/pictures/soak.svg").read_text() == SVG

@@ -20,7 +20,8 @@ class ToyServer:
     """Answers each request with ``answer(body)``; an empty answer closes the connection.
 
     ``capacity``: requests a second it can work off, one after the other. ``stall``: from when on
-    (seconds after the first request) and for how long it answers nothing.
+    (seconds after the first request) and for how long it answers nothing. ``cuts``: whether it
+    closes the connections that waited through the stall instead of answering.
     """
 
     def __init__(
@@ -29,10 +30,11 @@ class ToyServer:
         *,
         capacity: float | None = None,
         stall: tuple[float, float] | None = None,
+        cuts: bool = False,
         piece_bytes: int | None = None,
     ) -> None:
         self.answer, self.capacity, self.stall = answer, capacity, stall
-        self.piece_bytes = piece_bytes
+        self.cuts, self.piece_bytes = cuts, piece_bytes
         self.bodies: list[bytes] = []
         self._first: float | None = None
         self._free = 0.0
@@ -86,14 +88,15 @@ class ToyServer:
                 length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
                 body = await reader.readexactly(length)
                 self.bodies.append(body)
-                await self._take_time()
+                has_stalled = await self._take_time()
                 answer = self.answer(body)
-                if not answer:
+                if not answer or (has_stalled and self.cuts):
                     writer.transport.abort()
                     return
                 await self._send(writer, answer)
 
-    async def _take_time(self) -> None:
+    async def _take_time(self) -> bool:
+        """Wait as long as this request takes; say whether it met the stall."""
         now = time.perf_counter()
         if self._first is None:
             self._first = self._free = now
@@ -104,6 +107,8 @@ class ToyServer:
             start, length = self._first + self.stall[0], self.stall[1]
             if start <= now < start + length:
                 await asyncio.sleep(start + length - now)
+                return True
+        return False
 
     async def _send(self, writer: asyncio.StreamWriter, answer: bytes) -> None:
         size = self.piece_bytes or len(answer)
