@@ -3,8 +3,8 @@
 ``python -m monitoring.results_table`` (``make docs``) writes the demo's summary into README.md and,
 where they were run, the handbook benchmark into docs/handbook.md, the benches into
 docs/benchmarks.md, docs/serving.md and docs/load.md, a soak into the last, the time-lapse into
-docs/loop.md; it replaces what stands between two markers and nothing else, and copies the pictures
-that the documents show.
+docs/loop.md; it replaces what stands between two markers and nothing else, there only the sections
+of what was run, and copies the pictures that the documents show.
 """
 
 from __future__ import annotations
@@ -62,6 +62,32 @@ def replace_marked(document: Path, lines: Iterable[str]) -> None:
     table = "\n".join(lines)
     with write_whole(document) as part:
         part.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def replace_sections(document: Path, lines: Iterable[str]) -> None:
+    """Replace those sections between a document's markers that were run anew; others stay.
+
+    Args:
+        document: As for ``replace_marked``.
+        lines: Sections, each from its heading to the next; what stands before the first heading is
+            one too.
+    """
+    old = document.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    sections = _split_sections(old.strip("\n").split("\n"))
+    sections |= _split_sections(lines)
+    replace_marked(document, chain.from_iterable(sections.values()))
+
+
+def _split_sections(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Return the lines of each section by its heading, every one with an empty line before it."""
+    sections: dict[str, list[str]] = {}
+    heading = ""
+    for line in lines:
+        if line.startswith("#"):
+            heading = line
+        sections.setdefault(heading, []).append(line)
+    stripped = {name: "\n".join(part).strip("\n") for name, part in sections.items()}
+    return {name: ["", *text.split("\n")] for name, text in stripped.items() if text}
 
 
 def _build_rows(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -160,18 +186,18 @@ def main() -> None:
         if handbook.is_file():
             replace_marked(Path("docs/handbook.md"), build_handbook_tables(read_json(handbook)))
         if benches.is_dir():
-            replace_marked(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
+            replace_sections(Path("docs/benchmarks.md"), build_benchmark_tables(benches))
         if any((benches / f"{name}.json").is_file() for name in SERVING_TITLES):
             tables = build_benchmark_tables(benches, titles=SERVING_TITLES)
-            replace_marked(Path("docs/serving.md"), tables)
+            replace_sections(Path("docs/serving.md"), tables)
         if any((benches / name).is_file() for name in LOAD_FILES):
-            replace_marked(Path("docs/load.md"), _build_load_tables(benches))
+            replace_sections(Path("docs/load.md"), _build_load_tables(benches))
         if timelapse.is_file():
             tables = chain(
                 build_timelapse_tables(read_json(timelapse)),
                 build_benchmark_tables(benches, titles=LOOP_TITLES),
             )
-            replace_marked(Path("docs/loop.md"), tables)
+            replace_sections(Path("docs/loop.md"), tables)
         copy_pictures((benches, timelapse.parent), into=DOCUMENTS_PICTURES)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@ from configs.files import write_json
 from monitoring.drift_figure import plot_drift
 from monitoring.handbook_table import TITLES
 from monitoring.report import write_demo_page
-from monitoring.results_table import BEGIN, END, main, write_results_table
+from monitoring.results_table import BEGIN, END, main, replace_sections, write_results_table
 from tests.unit.test_load_soak import make_soak_summary
 
 SVG = '<svg viewBox="0 0 1 1"><defs><path id="a"/></defs><use xlink:href="#a"/></svg>'
@@ -264,3 +264,12 @@ def test_make_docs_writes_a_soak_and_its_picture_into_the_page_of_load_tests(tmp
     assert "| second half | 10 |" in text
     assert "![Latency over a soak](pictures/soak.svg)" in text
     assert (tmp_path / "docs/pictures/soak.svg").read_text() == SVG
+
+
+def test_a_section_that_was_not_run_anew_stays_as_it_is(tmp_path):
+    document = tmp_path / "benchmarks.md"
+    document.write_text(f"Words.\n{BEGIN}\n\n## A\n\nold a\n\n## B\n\nold b\n{END}\nMore.\n")
+    replace_sections(document, ["", "## B", "", "new b", "", "## C", "c"])
+    assert document.read_text() == (
+        f"Words.\n{BEGIN}\n\n## A\n\nold a\n\n## B\n\nnew b\n\n## C\nc\n{END}\nMore.\n"
+    )
