@@ -91,12 +91,16 @@ class LoopStory:
             first: The version that served in the beginning.
 
         Returns:
-            Of the attempt that came furthest, or ``triggered`` false; besides, ``decisions``: each
+            Of the attempt that came furthest, or ``triggered`` false; besides, ``asked_for_by``
+            (what asked for its training, in words; ``None`` without one), ``decisions``: each
             tick's ``now``, ``action`` and ``reasons``, and ``transitions``.
         """
         steps = [step for tick in self.ticks for step in tick["transitions"]]
+        best = _find_best(steps)
+        is_promoted = best is not None and best["trigger_key"] in _find_promoted(steps)
         return {
-            **_describe_best(steps, first, self._list_challengers()),
+            **_describe_attempt(best, first, self._list_challengers(), is_promoted=is_promoted),
+            "asked_for_by": best and _find_wish(steps, best["trigger_key"]),
             "decisions": [
                 {
                     "now": tick["now"],
@@ -120,17 +124,36 @@ class LoopStory:
         return {attempt.trigger_key: attempt.challenger for attempt in attempts}
 
 
-def _describe_best(
-    steps: Sequence[dict[str, Any]], first: str, challengers: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """Describe the attempt that was promoted, else the last one that was judged."""
+def _find_best(steps: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the gate's step of the attempt that was promoted, else of the last one judged."""
     judged = [step for step in steps if step["from_state"] == "judging"]
-    if not judged:
+    promoted = [step for step in judged if step["trigger_key"] in _find_promoted(steps)]
+    return next(iter([*promoted[:1], *judged[-1:]]), None)
+
+
+def _find_promoted(steps: Sequence[dict[str, Any]]) -> set[str]:
+    return {step["trigger_key"] for step in steps if step["to_state"] == "watching"}
+
+
+def _find_wish(steps: Sequence[dict[str, Any]], trigger_key: str) -> str:
+    """Say what asked for a training: the reasons of the step that began it."""
+    began = (step for step in steps if step["trigger_key"] == trigger_key)
+    trigger = trigger_key.partition(":")[0]
+    return f"{trigger}: {'; '.join(next(began)['reasons'])}"
+
+
+def _describe_attempt(
+    judged: dict[str, Any] | None,
+    first: str,
+    challengers: Mapping[str, str | None],
+    *,
+    is_promoted: bool,
+) -> dict[str, Any]:
+    if judged is None:
         return describe_retraining(None, champion=first)
-    promoted = {step["trigger_key"] for step in steps if step["to_state"] == "watching"}
-    best = next((step for step in judged if step["trigger_key"] in promoted), judged[-1])
-    verdict = _read_verdict(best, is_promoted=best["trigger_key"] in promoted)
-    return describe_retraining(verdict, champion=first, challenger=challengers[best["trigger_key"]])
+    verdict = _read_verdict(judged, is_promoted=is_promoted)
+    key = judged["trigger_key"]
+    return describe_retraining(verdict, champion=first, challenger=challengers[key])
 
 
 def _read_verdict(step: dict[str, Any], *, is_promoted: bool) -> GateVerdict:

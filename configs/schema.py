@@ -359,6 +359,8 @@ def _in_one_line(error: ValidationError, *, path: Path, changed: Collection[str]
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         is_changed = any(f"{key}.".startswith(f"{c}.") or c.startswith(f"{key}.") for c in changed)
-        message = "no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "no such setting"
         problems.append(f"{'--set ' if is_changed else f'{path}: '}{key}: {message}")
     return "; ".join(problems)

@@ -58,6 +58,14 @@ def test_no_request_failed(summary):
 
 
 @pytest.mark.stack
+def test_what_asked_for_the_training_is_told(summary):
+    began = [step for step in summary["retrain"]["transitions"] if step["from_state"] == "idle"]
+    asked = summary["retrain"]["asked_for_by"]
+    assert (asked is not None) == summary["retrain"]["triggered"]
+    assert asked is None or any(asked.endswith("; ".join(step["reasons"])) for step in began)
+
+
+@pytest.mark.stack
 def test_a_promotion_is_seen_by_the_running_service_and_only_then(summary):
     seen = summary["serving"]["promotion_seen"]
     assert (seen is not None) == summary["retrain"]["promoted"]

@@ -73,7 +73,7 @@ def test_a_value_out_of_range_is_an_error_that_names_the_key(key, value):
 
 @pytest.mark.parametrize("key", ["retraining.min_alarms", "retraining.min_joint_alarms"])
 def test_an_alarm_that_could_never_go_off_often_enough_is_refused(key):
-    with pytest.raises(ValueError, match="min_joint_alarms <= min_alarms <= num_recent, not"):
+    with pytest.raises(ValueError, match=r"^--set retraining: a trigger must be able to go off"):
         load_fraud_config(changes={key: 4})
 
 

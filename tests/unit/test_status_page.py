@@ -154,6 +154,14 @@ def test_the_page_shows_every_part_of_the_status(render):
         assert text in page
 
 
+def test_a_champion_that_is_watched_is_no_challenger_on_its_way(render):
+    watched = MORE["attempts"][0] | {"stage": "watching"}
+    page = render(LEAST | MORE | {"alarms": [], "attempts": [watched]})
+    assert "Nothing is wrong; the new champion is being watched." in page
+    page = render(LEAST | MORE | {"alarms": [], "attempts": [watched, *MORE["attempts"]]})
+    assert "a challenger is on its way" in page
+
+
 def test_what_a_message_says_is_text_and_not_markup(render):
     page = render(LEAST | MORE)
     assert "amount &lt;b&gt;moved&lt;/b&gt;" in page
