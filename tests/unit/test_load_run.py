@@ -198,6 +198,15 @@ def test_nobody_at_the_target_is_the_users_mistake():
         measure_load(Target(url, "/"), [BODY], rate=1.0, connections=1, seconds=1.0)
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A shell starts what runs in its background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_the_run_with_what_there_is():
     begun = time.perf_counter()
     with ToyServer() as server:
