@@ -104,9 +104,12 @@ def run_rollback(config: FraudConfig, *, to: str | None = None) -> dict[str, Any
         FileNotFoundError: If there is no champion.
         ValueError: As for ``roll_back_champion`` or ``swap_champion``.
     """
+    from training.registry import get_champion
+
     folder = get_service_folder(config.runs)
     who = f"{getpass.getuser()} (command)"
     if to is None:
+        get_champion(config.runs)  # a folder that has none is the wrong one, and stays as it is
         change = roll_back_champion(config.runs, folder=folder, who=who)
     else:
         change = swap_champion(config.runs, version=to, folder=folder, who=who)

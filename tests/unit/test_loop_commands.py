@@ -14,6 +14,7 @@ from fraud_commands import app
 from monitoring.loop_machine import preview_decision
 from monitoring.loop_rollback import record_rollback
 from monitoring.loop_tables import open_database
+from serving.champion_changes import run_rollback
 from tests.unit.loop_world import QUICK, START, LoopWorld, make_config
 
 
@@ -182,3 +183,10 @@ def test_the_loops_database_can_be_read_while_a_tick_is_at_work(world):
 
     LoopWorld(world.config, checkpoint=look).tick(0, alarm=True)
     assert read == [1]
+
+
+def test_a_rollback_in_a_folder_without_a_champion_leaves_nothing_there(tmp_path):
+    runs = tmp_path / "mistyped"
+    with pytest.raises(FileNotFoundError, match="no champion"):
+        run_rollback(make_config(runs))
+    assert not runs.exists()
