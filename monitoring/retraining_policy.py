@@ -91,7 +91,8 @@ class History:
         attempt_times: As of when each attempt began, in time order; a failed one counts.
         trained_time: When the last attempt that trained a challenger began.
         unfinished_time: The same, if one training is not enough: alarms had confirmed one another
-            when it began, or its challenger was shown to be better than the champion.
+            when it began, or one had asked for it and its challenger was shown to be better than
+            the champion; and it was not taken back.
         settled_time: When the last attempt's challenger took over or was turned down.
         keys: Every trigger key there ever was.
     """
@@ -134,13 +135,13 @@ def decide_training(
     A trigger counts once it went off on ``min_alarms`` of the last ``num_recent`` days that had a
     tick; triggers that confirm one another, two or more of them, count from ``min_joint_alarms``
     on. A day is worth one alarm, its last tick's, however often the loop runs. Days whose feed was
-    broken, and what led to the last attempt, do not count. The newest rows a challenger is
-    fitted on are as old as the label delay and its held-out days, so in a world that has changed it
-    has seen little of the change, and the next will see more. So ``follow_up_days`` after one that
-    two alarms asked for, or that was shown to be better, training is asked for again, cooldown or
-    not: as long as it is shown to pay. The floor asks ``floor_days`` after the last training
-    whatever the triggers say. None of them gets past a broken feed, an attempt under way, the
-    budget or too few new frauds.
+    broken, and what led to the last attempt, do not count. The newest rows a challenger is fitted
+    on are as old as the label delay and its held-out days, so in a world that has changed it has
+    seen little of the change, and the next will see more. So ``follow_up_days`` after one that two
+    alarms asked for, or that an alarm asked for and the gate showed to be better, training is asked
+    for again, cooldown or not: as long as it is shown to pay, and nothing took it back. The floor
+    asks ``floor_days`` after the last training whatever the triggers say. None of them gets past a
+    broken feed, an attempt under way, the budget or too few new frauds.
 
     Args:
         observation: This tick's evidence.

@@ -217,6 +217,7 @@ def test_giving_back_a_lost_lease_leaves_the_next_holders(states, connect):
     time.sleep(0.1)
     held = connect().acquire(0, seconds=60)
     states.release(lost)
+    assert states.acquire(0, seconds=60) is None
     states.write([BUSY], lease=held)
 
 
