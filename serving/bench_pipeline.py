@@ -3,7 +3,8 @@
 One world, one Redis, the service, stream processors and an open-loop load of different
 transactions, all real processes on one machine. Timed are the answers, and for every transaction
 the time from its decision to the instant its customer's windows held it. At the end every state is
-compared, byte by byte, with an offline build of the history and exactly what was answered.
+compared, byte by byte, with an offline build of the history and exactly what was answered. Plain
+uvicorn, measured before and after in the same run, says how fast the machine is.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from serving.pipeline_load import load_phase
 from serving.pipeline_picture import plot_freshness
 from serving.pipeline_probe import Probe, build_paid, count_unseen
 from serving.pipeline_processors import start_processors
-from serving.pipeline_world import build_pipeline_world
+from serving.pipeline_world import build_pipeline_world, render_transactions
 from serving.prediction_log import get_prediction_folder
 from serving.server import find_free_port, start_service
 from serving.stage_times import read_stage_times
+from serving.uvicorn_ceiling import measure_uvicorn_ceiling
 
 PROBE_PREFIX = "pipeline-probe-"
 FIRST_RATE, FIRST_SECONDS = 50.0, 2.0
@@ -90,11 +92,17 @@ def run_bench_pipeline(
         )
         with world as own:
             stream = connect_stream(own.runs, open_feature_store(own.runs), own.stream)
+            (body,) = render_transactions(load_transactions(own.runs).tail(1))
+            with show_progress("Measuring plain uvicorn"):
+                before = measure_uvicorn_ceiling(own, body)
             measured = _measure(own, stream, rate=rate, seconds=seconds, num_processors=processors)
+            with show_progress("Measuring plain uvicorn again"):
+                ceilings = (before, measure_uvicorn_ceiling(own, body))
             with show_progress("Comparing every state with an offline build"):
                 verdict = _compare(own, stream, measured)
     result = build_benchmark(
-        build_rows(measured, rate=rate, workers=workers), build_targets(measured, verdict)
+        build_rows(measured, ceilings, rate=rate, workers=workers),
+        build_targets(measured, verdict),
     )
     result["stages_us"] = measured.stages_us
     if picture is not None:

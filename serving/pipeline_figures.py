@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from configs.benchmark import Target as BenchTarget
+from serving.peers import UVICORN
 from serving.pipeline_load import Phase
 from serving.pipeline_probe import Probe
 from serving.pipeline_processors import ProcessorReport
@@ -74,8 +75,18 @@ def select_main(measured: Measured) -> tuple[np.ndarray, np.ndarray]:
     return scored[is_main], freshness[is_main]
 
 
-def build_rows(measured: Measured, *, rate: float, workers: int) -> list[dict[str, Any]]:
-    """Make a row for the answers, one for the windows and one for the probe."""
+def build_rows(
+    measured: Measured, ceilings: Sequence[float], *, rate: float, workers: int
+) -> list[dict[str, Any]]:
+    """Make a row for the answers, one for the windows, one for the probe, and uvicorn's.
+
+    Args:
+        measured: What the run saw.
+        ceilings: Requests a second of plain uvicorn before and after it; shares are of the higher.
+        rate: That was asked for.
+        workers: Of the service.
+    """
+    whole_rate = _read_whole_rate(measured)
     load, cores = measured.main.load, measured.cores
     _, freshness = select_main(measured)
     seen = [one.seconds for one in measured.probe.sightings if one.seconds is not None]
@@ -101,7 +112,8 @@ def build_rows(measured: Measured, *, rate: float, workers: int) -> list[dict[st
         {
             "name": f"readable, {_count(len(measured.reports), 'processor')}",
             "transactions": len(freshness),
-            "tx_per_second": round(_read_whole_rate(measured), 1),
+            "tx_per_second": round(whole_rate, 1),
+            "share_of_uvicorn": whole_rate / max(ceilings),
             **_describe_ms(freshness),
             "cores": round(cores.get("processors", 0.0), 2),
             "measured": {"counts": [report.counts for report in measured.reports]},
@@ -111,6 +123,10 @@ def build_rows(measured: Measured, *, rate: float, workers: int) -> list[dict[st
             "transactions": len(seen),
             **_describe_ms(np.array(seen)),
         },
+        *(
+            {"name": f"{UVICORN}, {when}", "tx_per_second": round(ceiling, 1)}
+            for when, ceiling in zip(("before", "after"), ceilings, strict=True)
+        ),
     ]
 
 
