@@ -97,6 +97,16 @@ def schedule_change(config: FraudConfig) -> FraudConfig:
     return config.model_copy(update={"data": data})
 
 
+def leave_out_floor(config: FraudConfig) -> FraudConfig:
+    """Return the configuration without a floor.
+
+    Most days are not served, so the calendar would be the first to ask for a training, whatever the
+    world did.
+    """
+    retraining = config.retraining.model_copy(update={"floor_days": None})
+    return config.model_copy(update={"retraining": retraining})
+
+
 def describe_change(config: FraudConfig) -> str:
     """Name what the demo's change multiplies, as ``amounts x 1.3, ip_ring x 4``."""
     change = config.demo.change

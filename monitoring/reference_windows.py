@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 
@@ -215,18 +216,39 @@ def measure_numeric_windows(values: Floats, *, plan: WindowPlan) -> WindowMeasur
     order = np.argsort(values, kind="stable")
     order = order[np.isfinite(values[order])]
     ordered = values[order]
-    steps = np.diff(ordered)
     rows = []
     for window in plan.windows:
-        inside, outside = window.inside[order], window.outside[order]
-        if min(inside.sum(), outside.sum()) < MIN_VALUES:
-            continue
-        difference = np.cumsum(inside) / inside.sum() - np.cumsum(outside) / outside.sum()
-        area = float(np.sum(np.abs(difference[:-1]) * steps))
-        norm = max(float(np.std(ordered[outside])), SMALLEST_STD)
-        rows.append((area / norm, ordered[inside].mean() / norm, window.centre_time / DAY))
+        measured = _measure_window(ordered, window.inside[order], window.outside[order])
+        if measured is not None:
+            rows.append((*measured, window.centre_time / DAY))
     columns = np.array(rows, dtype=np.float64).reshape(-1, 3).T
     return WindowMeasures(*columns)
+
+
+@njit(cache=True, nogil=True)
+def _measure_window(ordered: Floats, inside: Mask, outside: Mask) -> tuple[float, float] | None:
+    """Return a window's distance and its mean; None if it, or the rest, has too few values."""
+    num_inside, num_outside = inside.sum(), outside.sum()
+    if min(num_inside, num_outside) < MIN_VALUES:
+        return None
+    mean_inside = mean_outside = 0.0
+    for row in range(ordered.size):
+        if inside[row]:
+            mean_inside += ordered[row] / num_inside
+        if outside[row]:
+            mean_outside += ordered[row] / num_outside
+    area = squares = 0.0
+    seen_inside = seen_outside = 0
+    for row in range(ordered.size):
+        if row:
+            difference = seen_inside / num_inside - seen_outside / num_outside
+            area += abs(difference) * (ordered[row] - ordered[row - 1])
+        seen_inside += inside[row]
+        seen_outside += outside[row]
+        if outside[row]:
+            squares += (ordered[row] - mean_outside) ** 2
+    norm = max(np.sqrt(squares / num_outside), SMALLEST_STD)
+    return area / norm, mean_inside / norm
 
 
 def measure_trend(means: Floats, *, days: Floats, num_independent: float) -> float:

@@ -218,18 +218,21 @@ def _encode(
     if train.empty:
         raise ValueError("the training slice holds no labelled transaction; use more data")
     encoding = build_encoding(train, names=chosen.names, categorical=chosen.categorical)
+    matrix = encode_features(features, encoding=encoding)
     constant = check_constant_features(
-        encode_features(train, encoding=encoding),
+        matrix[is_training],
         names=chosen.names,
         computed=chosen.computed,
         rare=[
             name for name in chosen.names if name.startswith("is_") or name.endswith("_by_night")
         ],
     )
-    names = [name for name in chosen.names if name not in constant]
-    categorical = [name for name in chosen.categorical if name not in constant]
-    encoding = build_encoding(train, names=names, categorical=categorical)
-    return encoding, encode_features(features, encoding=encoding), constant
+    if constant:
+        names = [name for name in chosen.names if name not in constant]
+        categorical = [name for name in chosen.categorical if name not in constant]
+        encoding = build_encoding(train, names=names, categorical=categorical)
+        matrix = encode_features(features, encoding=encoding)
+    return encoding, matrix, constant
 
 
 def _slice(rows: LabelledRows, split: TimeSplit, encoding: Encoding) -> TrainingRows:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -75,7 +75,7 @@ def refit(
     Raises:
         ValueError: If a slice lacks frauds, or a feature of ours is empty.
     """
-    cut = cut_slices(rows, features, chosen=chosen, split=split)
+    cut = cut_slices(rows, features, chosen=chosen, split=replace(split, folds=()))
     train, later, encoding = cut.training.train, cut.training.calibration, cut.training.encoding
     content = fit_trees(
         train.matrix, train.is_fraud, encoding=encoding, parameters=parameters, seed=config.seed

@@ -66,6 +66,12 @@ def test_what_asked_for_the_training_is_told(summary):
 
 
 @pytest.mark.stack
+def test_the_unserved_days_ask_for_no_training(summary):
+    keys = [step["trigger_key"] for step in summary["retrain"]["transitions"]]
+    assert not [key for key in keys if key.startswith("floor")]
+
+
+@pytest.mark.stack
 def test_a_promotion_is_seen_by_the_running_service_and_only_then(summary):
     seen = summary["serving"]["promotion_seen"]
     assert (seen is not None) == summary["retrain"]["promoted"]
