@@ -54,6 +54,8 @@ def fraud_tick(
     chosen = read_fraud_config(config, settings, {"runs": runs})
     if loop is not None and now not in (None, "clock"):
         raise ValueError(f"--loop needs a time that moves; --now {now} stands still")
+    if now != "clock":
+        read_time("--now", now)  # a mistyped one is told before anything slow is imported
 
     def tick() -> None:
         finish(_tick(chosen, now=now, dry_run=dry_run), json=json, config=config, runs=runs)
