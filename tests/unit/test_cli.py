@@ -96,6 +96,8 @@ def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to
         ("fraud", "timelapse", "--only", "typo"),
         ("fraud", "timelapse", "--transactions", "mine.csv"),
         ("fraud", "tick", "--now", "typo"),
+        ("fraud", "load", "--url", "http://127.0.0.1:1"),
+        ("fraud", "load", "--url", "http://127.0.0.1:1", "--replay-days", "2"),
     ],
     ids=" ".join,
 )
@@ -124,6 +126,16 @@ def test_the_help_of_the_timelapse_lists_its_worlds(run):
         (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01Z"),
         (["fraud", "train", "--now", "tomorrow-ish"], "not a time"),
         (["fraud", "tick", "--now", "tomorrow-ish"], "not a time"),
+        (["fraud", "load", "--url", "http://127.0.0.1:1"], "nobody listens at --url http://127.0"),
+        (
+            ["fraud", "load", "--url", "http://127.0.0.1:1"],
+            "start a service with `throughline fraud",
+        ),
+        (
+            ["fraud", "load", "--url", "http://127.0.0.1:http"],
+            "nobody listens at --url http://127.0",
+        ),
+        (["fraud", "load", "--url", "http://example.com"], "only goes to this machine"),
         (["fraud", "timelapse", "--only", "sudden"], "'unchanged', 'gradual', 'abrupt', 'broken_"),
         (["fraud", "timelapse", "--mapping", "mine.yaml"], "--transactions and --mapping; give"),
         (["fraud", "data", "--transactions", "absent.csv", "--mapping", "m.yaml"], "m.yaml"),
