@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,22 @@ def merge_evidence(reports: Iterable[Evidence], ticks: Iterable[Evidence]) -> li
         known = tick.performance or (report.performance if report else {})
         merged[tick.time] = replace(tick, performance=known)
     return [merged[time] for time in sorted(merged)]
+
+
+def group_decisions(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
+    """Put together what was decided several times in a row about one version for one reason.
+
+    Args:
+        evidence: In time order.
+
+    Returns:
+        The runs, in time order; none is empty.
+    """
+
+    def read_decision(item: Evidence) -> tuple[str, str, str | None, tuple[str, ...]]:
+        return item.champion, item.action, item.held_by, item.reasons
+
+    return [list(run) for _, run in groupby(evidence, key=read_decision)]
 
 
 def find_open_alarms(evidence: Sequence[Evidence], *, champion: str) -> list[OpenAlarm]:
