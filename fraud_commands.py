@@ -253,6 +253,7 @@ def fraud_demo(
     Next: open runs/demo/report.html
     """
     chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
-    from fraud_demo import run_demo
+    from fraud_demo import list_facts, run_demo
 
-    finish(run_demo(chosen, transactions=transactions, mapping=mapping), json=json)
+    result = run_demo(chosen, transactions=transactions, mapping=mapping)
+    finish(result, json=json, facts=list_facts(result))
