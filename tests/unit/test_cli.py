@@ -105,6 +105,13 @@ def test_a_mistyped_argument_is_refused_before_a_slow_library_is_imported(argume
     assert not list_loaded(*arguments) & SLOW
 
 
+def test_a_look_at_what_a_tick_would_decide_does_not_wait_for_feast(tmp_path):
+    look = ("fraud", "tick", "--dry-run", "--now", "2026-05-01T00:00:00Z", f"--runs={tmp_path}")
+    loaded = list_loaded(*look)
+    assert {"lightgbm", "sqlalchemy"} <= loaded  # it came as far as looking for a champion
+    assert not loaded & {"feast", "torch"}
+
+
 def test_the_help_of_the_timelapse_lists_its_worlds(run):
     _, text, _ = run("fraud", "timelapse", "--help")
     assert "--only unchanged|gradual|abrupt|broken_feed" in " ".join(text.split())
