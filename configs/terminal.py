@@ -200,12 +200,19 @@ def _measure(table: Table) -> int:
     return sum((column.min_width or 0) + 3 for column in table.columns) + 1
 
 
+def _stack_numbers(value: object) -> str:
+    """Format a value, each number of a list on its own line."""
+    text = format_value(value)
+    is_listed = isinstance(value, list) and all(isinstance(item, float) for item in value)
+    return re.sub(r"( to|,) ", r"\1\n", text) if is_listed else text
+
+
 def _lay_out(
     title: str, header: list[str], rows: Mapping[str, list[Any]], *, is_stacked: bool = False
 ) -> Table:
     """Make a table whose numbers are never cut, however narrow the terminal is.
 
-    Stacked, its headers have a word a line and its intervals an end a line.
+    Stacked, its headers have a word a line, and its intervals and other numbers one a line.
     """
     table = Table(
         title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
@@ -215,12 +222,7 @@ def _lay_out(
         "", overflow="fold", min_width=min(MIN_LABEL, max(map(len, labels), default=0))
     )
     texts = {
-        name: [
-            format_value(value).replace(" to ", " to\n")
-            if is_stacked and name.endswith(INTERVAL)
-            else format_value(value)
-            for value in values
-        ]
+        name: [_stack_numbers(value) if is_stacked else format_value(value) for value in values]
         for name, values in rows.items()
     }
     for place, name in enumerate(header):
