@@ -86,8 +86,8 @@ def collect_status(config: FraudConfig) -> dict[str, Any]:
         ``previous``); ``rollout`` (``version``, ``stage``, ``share``) or ``None``; ``service``;
         ``performance`` (realised metrics and ``as_of``) or ``None``; ``alarms`` (``name``,
         ``message``, ``since``, ``advice``); ``attempts`` under way, each with its ``stages``;
-        ``decisions`` (each ``count`` times in a row, from ``first_time`` until ``time``) and
-        ``transitions``, newest first; ``history`` (``time``,
+        ``decisions`` (each ``count`` times in a row, from ``first_time`` until ``time``, the
+        reasons' figures the last one's) and ``transitions``, newest first; ``history`` (``time``,
         ``average_precision``, ``low``, ``high``, oldest first); ``notes``.
 
     Raises:

@@ -7,6 +7,7 @@ a loop has a status as well as one with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -20,6 +21,7 @@ from monitoring.report_folders import REPORT_FILE
 
 QUALITY = "quality"
 """The name of the alarm that the data-quality gate raises; the others are named as triggers."""
+FIGURES = re.compile(r"[+-]?\d[\d.,:-]*")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def merge_evidence(reports: Iterable[Evidence], ticks: Iterable[Evidence]) -> li
 def group_decisions(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
     """Put together what was decided several times in a row about one version for one reason.
 
+    Reasons that differ in their figures alone are one: an estimate moves a little at every look.
+
     Args:
         evidence: In time order.
 
@@ -130,7 +134,8 @@ def group_decisions(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
     """
 
     def read_decision(item: Evidence) -> tuple[str, str, str | None, tuple[str, ...]]:
-        return item.champion, item.action, item.held_by, item.reasons
+        words = tuple(FIGURES.sub("#", reason) for reason in item.reasons)
+        return item.champion, item.action, item.held_by, words
 
     return [list(run) for _, run in groupby(evidence, key=read_decision)]
 

@@ -43,8 +43,8 @@ def _collect_facts(status: Mapping[str, Any]) -> dict[str, Any]:
     since, until = format_value(champion["since"]), format_value(champion["trained_until"])
     looked = status["data_time"]
     facts: dict[str, Any] = {
-        "as of": f"{format_value(status['time'])} (clock); the data were "
-        + (f"looked at as of {format_value(looked)} (data)" if looked else "not looked at yet"),
+        "as of": f"{format_value(status['time'])} (clock)",
+        "last look": f"{format_value(looked)} (data)" if looked else "none yet",
         "champion": f"version {champion['version']} ({champion['kind']}), serves since {since} "
         f"(clock), trained on days until {until} (data)",
         "rollout": _describe_rollout(status["rollout"]),
@@ -88,7 +88,9 @@ def _build_tables(status: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _build_table("open alarms", ("since (data)", "alarm", "what, and what to do"), rows)
     if status["decisions"]:
         rows = [(_show_times(d), _count(d), d["reasons"]) for d in status["decisions"]]
-        yield _build_table("last decisions", ("time (data)", "decision", "reasons"), rows)
+        yield _build_table(
+            "last decisions", ("time (data)", "decision", "reasons, the last time"), rows
+        )
     if status["transitions"]:
         rows = [
             (step["time"], f"{step['from_state']} to {step['to_state']}", step["reasons"])

@@ -95,6 +95,16 @@ def test_equal_decisions_in_a_row_are_one_and_a_change_of_anything_begins_anothe
     assert groups[0] == quiet
 
 
+def test_decisions_whose_reasons_differ_in_their_figures_alone_are_one():
+    reasons = (
+        "estimated average precision 0.738 [0.668, 0.807]; the next is due on 2026-06-02",
+        "estimated average precision 0.744 [0.675, 0.811]; the next is due on 2026-06-03",
+        "average precision unknown; the next is due on 2026-06-03",
+    )
+    looks = [replace(look(day), reasons=(text,)) for day, text in enumerate(reasons)]
+    assert group_decisions(looks) == [looks[:2], looks[2:]]
+
+
 def test_an_alarm_is_open_since_it_last_began():
     evidence = [look(0, "drift"), look(1), look(2, "drift"), look(3, "drift")]
     (alarm,) = find_open_alarms(evidence, champion="3")

@@ -173,7 +173,7 @@ def test_the_terminal_says_which_times_are_the_clocks_and_which_the_datas(capsys
     print_status(LEAST | MORE)
     text = " ".join(capsys.readouterr().out.split())
     for part in (
-        "as of 2026-11-30 10:00 (clock); the data were looked at as of 2026-04-05 00:00 (data)",
+        "as of 2026-11-30 10:00 (clock) last look 2026-04-05 00:00 (data)",
         "serves since 2026-04-01 00:00 (clock), trained on days until 2026-03-20 00:00 (data)",
         "in canary 25% since 2026-04-04 00:00 (data)",
         "time (data) decision",
