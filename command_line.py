@@ -124,8 +124,12 @@ def finish(
     json: Path | None,
     config: Path | None = None,
     runs: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the result as JSON where asked, then print it; the next command gets the same place."""
+    """Write the result as JSON where asked, then print it; the next command gets the same place.
+
+    ``facts`` are printed instead of the result, where a person reads other words than a program.
+    """
     from configs.files import write_json
     from configs.terminal import print_result
 
@@ -134,4 +138,6 @@ def finish(
     if json is not None:
         write_json(json, shown)
         shown["wrote"].append(str(json))
+    if facts is not None:
+        shown = {**facts, "wrote": shown["wrote"], "next": shown["next"]}
     print_result(shown)

@@ -211,16 +211,16 @@ def fraud_rollback(
 
     Example: throughline fraud rollback --runs runs/mine
 
-    Next: throughline fraud monitor
+    Next: throughline fraud status
     """
     chosen = read_fraud_config(config, settings, {"runs": runs})
     from serving.champion_changes import run_rollback
 
     result = run_rollback(chosen, to=None if to is None else str(to))
-    from monitoring.loop_rollback import record_rollback
+    from monitoring.loop_rollback import explain_rollback, record_rollback
 
     result["unrecorded"] = record_rollback(chosen, result, who=getpass.getuser())
-    finish(result, json=json, config=config, runs=runs)
+    finish(result, json=json, config=config, runs=runs, facts=explain_rollback(result))
 
 
 app.command("timelapse")(fraud_timelapse)
@@ -253,6 +253,7 @@ def fraud_demo(
     Next: open runs/demo/report.html
     """
     chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed, "data.size": size})
-    from fraud_demo import run_demo
+    from fraud_demo import list_facts, run_demo
 
-    finish(run_demo(chosen, transactions=transactions, mapping=mapping), json=json)
+    result = run_demo(chosen, transactions=transactions, mapping=mapping)
+    finish(result, json=json, facts=list_facts(result))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,12 @@ def _write(config: FraudConfig, summary: dict[str, Any]) -> dict[str, Any]:
     write_demo_page(page, summary=summary, figures=_read_figures(config))
     wrote = [str(config.runs / "summary.json"), str(page)]
     return {**summary, "wrote": wrote, "next": f"open {page}"}
+
+
+def list_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a terminal shows of the summary: the story, a line an event, is part of it."""
+    lines = [f"{event['time'][:10]}  {event['title']}" for event in summary["timeline"]]
+    return {**summary, "timeline": "\n".join(lines)}
 
 
 def clear_earlier_demo(runs: Path) -> None:

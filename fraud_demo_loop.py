@@ -27,17 +27,19 @@ Replay = Callable[..., pd.DataFrame]
 """Score the history from ``since`` to ``until`` over HTTP; answers, one row per transaction."""
 
 DAY = pd.Timedelta(days=1)
+JUDGES = {
+    "judging": "the gate",
+    "shadow": "the shadow",
+    "canary": "the canary",
+    "watching": "the watch",
+}
 TITLES = {
     "training": "A challenger is trained",
-    "judging": "The challenger is judged",
-    "rejected": "Turned down",
-    "shadow": "In the shadow",
-    "canary": "Canary",
-    "watching": "Promotion",
-    "rolled_back": "Taken back",
+    "judging": "The challenger goes to the gate",
     "failed": "The attempt failed",
     "superseded": "Another hand was faster",
 }
+"""Of the steps that no judge takes."""
 
 
 @dataclass
@@ -51,6 +53,7 @@ class LoopStory:
         story: Gains each step's seconds and events.
         ticks: What each tick gave, as ``advance_loop``.
         seen: When the service took the last promotion up, as ``wait_for_version``.
+        places: State and canary step in which each attempt was told last, by trigger key.
     """
 
     config: FraudConfig
@@ -59,6 +62,7 @@ class LoopStory:
     story: Story
     ticks: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Any] | None = None
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def live_through(self, since: pd.Timestamp, until: pd.Timestamp) -> None:
         """Serve each day, and tick at its end."""
@@ -80,9 +84,18 @@ class LoopStory:
         self.ticks.append(tick)
 
     def _tell(self, now: pd.Timestamp, step: dict[str, Any]) -> None:
-        title = TITLES.get(step["to_state"])
-        if title is not None and step["from_state"] != step["to_state"]:
-            self.story.tell(now, title, f"{step['trigger_key']}: {'; '.join(step['reasons'])}")
+        key, place = step["trigger_key"], (step["to_state"], step["step"])
+        if self.places.get(key) == place:
+            return  # frozen or thawed where it stands
+        self.places[key] = place
+        title = describe_step(step, shares=self.config.rollout.canary_shares)
+        self.story.tell(now, title, f"{key}: {'; '.join(step['reasons'])}")
+
+    def close(self, now: pd.Timestamp) -> None:
+        """Tell what serves in the end, and what the loop still waits for."""
+        last = self.ticks[-1]
+        rest = "; ".join(last["waiting"].values()) or "nothing is under way"
+        self.story.tell(now, "The history ends", f"version {last['champion']} serves; {rest}")
 
     def describe(self, *, first: str) -> dict[str, Any]:
         """Return what came of it, as ``monitoring.fraud_retraining.describe_retraining``.
@@ -122,6 +135,35 @@ class LoopStory:
         with open_database(url) as engine:
             attempts = LoopStore(engine).load_attempts()
         return {attempt.trigger_key: attempt.challenger for attempt in attempts}
+
+
+def describe_step(step: Mapping[str, Any], *, shares: Sequence[float]) -> str:
+    """Say in a title who let an attempt on or ended it, which the step's reasons explain.
+
+    Args:
+        step: As of ``LoopStore.load_transitions``.
+        shares: Of the customers, canary by canary.
+
+    >>> step = {"from_state": "shadow", "to_state": "canary", "step": 0}
+    >>> describe_step(step, shares=[0.05, 0.25])
+    'The shadow lets it on: canary of 5 %'
+    """
+    state = step["to_state"]
+    if state in TITLES:
+        return TITLES[state]
+    judge = JUDGES[step["from_state"]]
+    match state:
+        case "rejected":
+            return f"Turned down by {judge}"
+        case "rolled_back":
+            return f"Taken back by {judge}"
+        case "done":
+            return f"{judge.capitalize()} ends"
+        case "canary":
+            place = f"canary of {100 * shares[step['step']]:g} %"
+        case _:
+            place = {"shadow": "into the shadow", "watching": "promotion"}[state]
+    return f"{judge.capitalize()} lets it on: {place}"
 
 
 def _find_best(steps: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -68,10 +68,11 @@ def serve_through_change(
         alarmed = _report(config, story, calendar.change, calendar.replayed, now=calendar.late)
         story.tell(
             calendar.late,
-            "The days after the change, once their labels had matured",
+            "Report on the changed days, now matured",
             _describe_decision(alarmed),
         )
         loop.live_through(calendar.late, calendar.present)
+        loop.close(calendar.present)
     retrain = loop.describe(first=first)
     return {
         "serving": {

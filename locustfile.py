@@ -19,9 +19,9 @@ from locust import FastHttpUser, constant, events, task
 
 from configs.schema import load_fraud_config
 from data.fraud import load_transactions
+from serving.load_address import check_may_be_loaded
 from serving.load_http import SERIAL_FIELD
 from serving.load_messages import check_answer, draw_messages, make_id_prefix, render_bodies
-from serving.load_target import check_may_be_loaded
 
 if TYPE_CHECKING:
     from locust.env import Environment

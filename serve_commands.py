@@ -128,6 +128,12 @@ def fraud_load(
     if closed:
         settings = [*(settings or ()), "load.rate=null"]
     chosen = read_fraud_config(config, settings, changes)
+    if url is not None:
+        from serving.load_address import check_listens, check_may_be_loaded
+
+        if replay_days is None:
+            check_may_be_loaded(url, allow_hosts=allow_host or ())
+        check_listens(url)
     if replay_days is not None:
         finish(_replay(chosen, url=url, days=replay_days), json=json, config=config, runs=runs)
         return

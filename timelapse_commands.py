@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from command_line import Config, Json, Runs, Seed, Set, read_fraud_config
+
+
+class World(StrEnum):
+    """Names of ``monitoring.timelapse_worlds.plan_worlds``; here, since importing that is slow."""
+
+    UNCHANGED = "unchanged"
+    GRADUAL = "gradual"
+    ABRUPT = "abrupt"
+    BROKEN_FEED = "broken_feed"
 
 
 def fraud_timelapse(
@@ -18,10 +28,8 @@ def fraud_timelapse(
     seed: Seed = None,
     settings: Set = None,
     only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Replay this world alone: unchanged, gradual, abrupt, broken_feed; repeat."
-        ),
+        list[World] | None,
+        typer.Option(metavar="|".join(World), help="Replay this world alone; repeat for more."),
     ] = None,
     transactions: Annotated[
         Path | None, typer.Option(help="Your own transactions as the world; needs --mapping.")
@@ -48,6 +56,8 @@ def fraud_timelapse(
     Next: open runs/fraud/timelapse/timelapse.html
     """
     chosen = read_fraud_config(config, settings, {"runs": runs, "seed": seed})
+    if (transactions is None) != (mapping is None):
+        raise ValueError("a file of your own needs --transactions and --mapping; give both")
     from configs.files import write_json
     from configs.terminal import print_result
     from monitoring.timelapse import run_timelapse
@@ -58,7 +68,7 @@ def fraud_timelapse(
         chosen,
         refit=refit,
         train=run_train,
-        only=only or (),
+        only=[world.value for world in only or ()],
         transactions=transactions,
         mapping=mapping,
         processes=processes,

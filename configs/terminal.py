@@ -200,10 +200,20 @@ def _measure(table: Table) -> int:
     return sum((column.min_width or 0) + 3 for column in table.columns) + 1
 
 
+def _stack_numbers(value: object) -> str:
+    """Format a value, each number of a list on its own line."""
+    text = format_value(value)
+    is_listed = isinstance(value, list) and all(isinstance(item, float) for item in value)
+    return re.sub(r"( to|,) ", r"\1\n", text) if is_listed else text
+
+
 def _lay_out(
     title: str, header: list[str], rows: Mapping[str, list[Any]], *, is_stacked: bool = False
 ) -> Table:
-    """Make a table whose numbers are never cut, however narrow the terminal is."""
+    """Make a table whose numbers are never cut, however narrow the terminal is.
+
+    Stacked, its headers have a word a line, and its intervals and other numbers one a line.
+    """
     table = Table(
         title=Text(format_name(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -211,12 +221,16 @@ def _lay_out(
     table.add_column(
         "", overflow="fold", min_width=min(MIN_LABEL, max(map(len, labels), default=0))
     )
+    texts = {
+        name: [_stack_numbers(value) if is_stacked else format_value(value) for value in values]
+        for name, values in rows.items()
+    }
     for place, name in enumerate(header):
-        cells = [format_value(values[place]) for values in rows.values()]
+        cells = [line for values in texts.values() for line in values[place].split("\n")]
         words = format_name(name).split() if is_stacked else [format_name(name)]
         width = max(map(len, [*words, *cells]), default=1)
         header_lines = "\n".join(wrap(format_name(name), width))
         table.add_column(Text(header_lines), justify="right", min_width=width, no_wrap=True)
-    for label, values in zip(labels, rows.values(), strict=True):
-        table.add_row(Text(label), *(Text(format_value(value)) for value in values))
+    for label, values in zip(labels, texts.values(), strict=True):
+        table.add_row(Text(label), *map(Text, values))
     return table

@@ -37,7 +37,7 @@ class ArmFinding:
     Attributes:
         guard: Its name.
         verdict: ``breach`` takes the challenger back; ``wait`` keeps it where it is.
-        reason: One line for a person.
+        reason: One line for a person: the verdict, the figures, the limit.
         evidence: The numbers, as JSON.
     """
 
@@ -85,8 +85,11 @@ def compare_answers(
     """
     counts = {"champion_rows": len(champion), "challenger_rows": len(challenger)}
     if min(counts.values()) < MIN_ROWS:
-        reason = f"{len(challenger)} rows of the challenger beside {len(champion)} of the champion"
-        return (ArmFinding("rows", "wait", f"{reason}; {MIN_ROWS} are needed", counts),)
+        reason = (
+            f"too few rows: {len(challenger)} of the challenger, {len(champion)} of the champion; "
+            f"{MIN_ROWS} of each are needed"
+        )
+        return (ArmFinding("rows", "wait", reason, counts),)
     arms = (champion, challenger)
     limit = _Limit(max_decline_ratio, max_decline_change, min_decline_ratio)
     scores = [arm["score"].to_numpy(np.float64) for arm in arms]
@@ -113,6 +116,10 @@ def compare_answers(
     return tuple(findings)
 
 
+def _name_verdict(is_breach: bool) -> str:
+    return "breach" if is_breach else "in order"
+
+
 def _compare_latency(
     champion: pd.Series[float], challenger: pd.Series[float], *, limit: float
 ) -> ArmFinding:
@@ -121,8 +128,8 @@ def _compare_latency(
     return ArmFinding(
         "latency",
         "breach" if is_slow else "ok",
-        f"a decision takes {medians[1]:.2f} ms, the champion's {medians[0]:.2f} ms; "
-        f"up to {limit:g} times as long is allowed",
+        f"{_name_verdict(is_slow)}: a decision takes {medians[1]:.2f} ms, the champion's "
+        f"{medians[0]:.2f} ms; limit {limit:g} times as long",
         {"champion_ms": medians[0], "challenger_ms": medians[1], "limit": limit},
     )
 
@@ -151,9 +158,9 @@ def _compare_means(
     return ArmFinding(
         guard,
         "breach" if is_beyond else "ok",
-        f"{what} is {challenger.mean():.4f}, the champion's {champion.mean():.4f}: "
-        f"a breach is beyond {limit.ratio:g} times either way and a change of {limit.change:g}, "
-        f"or below {limit.least_ratio:g} times, and beyond chance",
+        f"{_name_verdict(is_beyond)}: {what} is {challenger.mean():.4f}, the champion's "
+        f"{champion.mean():.4f}; limit {limit.ratio:g} times either way and a change of "
+        f"{limit.change:g}, or {limit.least_ratio:g} times, beyond chance",
         {
             "champion": float(champion.mean()),
             "challenger": float(challenger.mean()),
@@ -186,7 +193,7 @@ def compare_costs(
     """
     num_frauds = int(costs["is_fraud"].sum())
     if num_frauds < min_frauds:
-        reason = f"{num_frauds} frauds are known so far; a cost needs {min_frauds}"
+        reason = f"cost not judged yet: {num_frauds} frauds are known, {min_frauds} are needed"
         return ArmFinding("cost", "ok", reason, {"frauds": num_frauds})
     bootstrap = draw_customers(costs["customer_id"], num_resamples=1000, seed=seed)
     num_customers = bootstrap.multiplicity.shape[1]
@@ -206,9 +213,10 @@ def compare_costs(
     return ArmFinding(
         "cost",
         "breach" if is_breach else "ok",
-        f"1,000 transactions cost {challenger[0] * thousand:.2f} instead of "
-        f"{champion[0] * thousand:.2f}; the difference's {confidence:.0%} interval is "
-        f"[{low * thousand:+.2f}, {high * thousand:+.2f}], over {num_frauds} known frauds",
+        f"{_name_verdict(is_breach)}: 1,000 transactions cost {challenger[0] * thousand:.2f} "
+        f"instead of {champion[0] * thousand:.2f}, the difference's {confidence:.0%} interval "
+        f"[{low * thousand:+.2f}, {high * thousand:+.2f}] over {num_frauds} known frauds; "
+        f"limit {max_increase:.0%} more, beyond chance",
         {
             "champion_cost_per_1000": float(champion[0] * thousand),
             "challenger_cost_per_1000": float(challenger[0] * thousand),

@@ -16,7 +16,6 @@ from configs.progress import show_progress
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from data.time_split import Slice
-from features.store import open_feature_store, read_training_features
 from monitoring.arm_guards import SLICES
 from monitoring.gate_guards import guard_verdict
 from monitoring.late_labels import explain_unseen
@@ -24,7 +23,7 @@ from monitoring.outcome_shares import read_outcome_shares
 from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from training.artefact import Artefact, load_artefact
 from training.encoding import Floats
-from training.fraud_judging import read_prices
+from training.fraud_prices import read_prices
 from training.operating_point import measure_costs
 from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
 from training.seen_outcomes import look_up_shares
@@ -104,6 +103,9 @@ def judge_challenger(
     if unseen is not None:
         reason = f"not to be compared fairly: {unseen}"
         return GateVerdict(False, (reason,), len(rows), int(rows["is_fraud"].sum()))
+    # Here, since it takes Feast seconds to load, and few of the loop's ticks judge.
+    from features.store import open_feature_store, read_training_features
+
     with show_progress(f"Comparing challenger and champion on {len(rows):,} transactions"):
         features = read_training_features(
             open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time", "weight"])

@@ -29,7 +29,7 @@ from monitoring.late_labels import (
 from monitoring.partition_quality import check_partitions
 from monitoring.reference_windows import plan_windows
 from training.artefact import Artefact
-from training.fraud_judging import read_prices
+from training.fraud_prices import read_prices
 from training.operating_point import Prices
 
 

@@ -17,7 +17,7 @@ from monitoring.late_labels import explain_unseen
 from serving.prediction_log import SHADOW, get_prediction_folder, load_predictions
 from training.artefact import Artefact, load_artefact
 from training.encoding import Booleans, Floats
-from training.fraud_judging import read_prices
+from training.fraud_prices import read_prices
 from training.operating_point import measure_costs
 from training.registry import find_artefact
 from training.rollout import Rollout

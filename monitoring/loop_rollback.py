@@ -1,4 +1,4 @@
-"""What a person took back becomes a step in the loop's record, if there is a loop."""
+"""What a person took back becomes a step in the loop's record, if there is a loop, and words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from configs.schema import FraudConfig
 from monitoring.loop_records import OPEN, Attempt, Change
 from monitoring.loop_store import LoopStore
 from monitoring.loop_tables import get_database_path, get_database_url, open_database
+from training.rollout import parse_rollout
 
 
 def record_rollback(config: FraudConfig, result: Mapping[str, Any], *, who: str) -> str | None:
@@ -35,6 +36,41 @@ def record_rollback(config: FraudConfig, result: Mapping[str, Any], *, who: str)
     except (SQLAlchemyError, RuntimeError) as error:
         return " ".join(str(error).split())
     return None
+
+
+def explain_rollback(result: Mapping[str, Any]) -> dict[str, str]:
+    """Say what a rollback did, for a terminal.
+
+    Args:
+        result: Of ``serving.champion_changes.run_rollback``, with ``unrecorded`` of
+            ``record_rollback``.
+
+    Returns:
+        ``served_before``, ``serves_now`` and ``done``; ``note`` where the loop's record lacks it.
+    """
+    champion = result["champion"]
+    before, after = (champion[name] for name in ("before", "version"))
+    facts = {
+        "served_before": "none" if before is None else f"version {before}",
+        "serves_now": f"version {after}",
+        "done": f"version {after} is the champion instead; a running service follows within 2 s",
+    }
+    if result["dropped"] is not None:
+        dropped = parse_rollout(result["dropped"])
+        stage = "shadow" if dropped.stage == "shadow" else f"canary of {dropped.share:.0%}"
+        facts["served_before"] += f", with version {dropped.version} in the {stage}"
+        facts["serves_now"] += ", alone"
+        facts["done"] = (
+            f"the rollout of version {dropped.version} is ended, the champion stays; "
+            "a running service follows within 2 s"
+        )
+    elif before == after:
+        facts["done"] = f"nothing: version {after} was the champion already"
+    if result["unrecorded"] is not None:
+        facts["note"] = (
+            f"the loop's record lacks it ({result['unrecorded']}); the next tick sees it by itself"
+        )
+    return facts
 
 
 def _record(store: LoopStore, result: Mapping[str, Any], *, who: str) -> None:

@@ -89,7 +89,7 @@ class GateVerdict:
 
     Attributes:
         promote: It does.
-        reasons: In words: ranking, then calibration.
+        reasons: In words, the verdict before its figures and limit: ranking, then calibration.
         num_rows: Transactions both scored.
         num_frauds: Frauds among them.
         champion_average_precision: ``None`` where there was too little to judge, as the rest.
@@ -147,7 +147,10 @@ def compare_scores(
     num_frauds = int(is_fraud.sum())
     unknown = GateVerdict(False, (), num_rows=is_fraud.size, num_frauds=num_frauds)
     if num_frauds < limits.min_frauds or is_fraud.all():
-        reason = f"{num_frauds} matured frauds; at least {limits.min_frauds} are needed to compare"
+        reason = (
+            f"too few frauds to compare on: {num_frauds} have matured, {limits.min_frauds} are "
+            "needed"
+        )
         return replace(unknown, reasons=(reason,))
     bootstrap = draw_customers(customer_id, num_resamples=limits.num_resamples, seed=seed)
     champion, challenger = (
@@ -164,15 +167,15 @@ def compare_scores(
     is_better = bool(gain > 0 and low > -limits.margin)
     is_calibrated = briers[1] <= briers[0] * (1 + limits.max_brier_increase)
     least = 0 - limits.margin
-    place = f"{'lies above' if low > least else 'does not lie above'} {least:g}"
+    unproven = "not shown to rank better" if gain > 0 else "does not rank better"
     ranking = (
-        f"average precision {champion[0]:.3f} becomes {challenger[0]:.3f}; the difference's "
-        f"{limits.confidence:.0%} interval [{low:+.3f}, {high:+.3f}] "
-        f"{place if gain > 0 else 'holds no gain'}"
+        f"{'ranks better' if is_better else unproven}: average precision {champion[0]:.3f} "
+        f"becomes {challenger[0]:.3f}, the difference's {limits.confidence:.0%} interval "
+        f"[{low:+.3f}, {high:+.3f}]; it must be above 0, its interval above {least:g}"
     )
     calibration = (
-        f"Brier score {briers[0]:.5f} becomes {briers[1]:.5f}, "
-        f"{'within' if is_calibrated else 'beyond'} the allowed {limits.max_brier_increase:.0%}"
+        f"{'calibrated' if is_calibrated else 'miscalibrated'}: Brier score {briers[0]:.5f} "
+        f"becomes {briers[1]:.5f}; limit {limits.max_brier_increase:.0%} more"
     )
     return replace(
         unknown,

@@ -2,6 +2,10 @@
 
 It only looks, and it looks everywhere: registry, audit, monitoring reports, the loop's database,
 the running service. What is not there is said in ``notes``, with what would put it there.
+
+Two clocks are read. What was looked at and decided has the data's time, as of which it was; when
+the status was taken and since when the champion serves is the wall clock's. A replay tells them
+apart by months.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from monitoring.status_evidence import (
     Evidence,
     OpenAlarm,
     find_open_alarms,
+    group_decisions,
     merge_evidence,
     read_report,
 )
@@ -76,11 +81,13 @@ def collect_status(config: FraudConfig) -> dict[str, Any]:
     """Look at everything once.
 
     Returns:
-        JSON: ``time``; ``champion`` (``version``, ``kind``, ``since``, ``trained_until``,
+        JSON: ``time``, by the wall clock; ``data_time``, as of which the data were last looked at,
+        or ``None``; ``champion`` (``version``, ``kind``, ``since``, ``trained_until``,
         ``previous``); ``rollout`` (``version``, ``stage``, ``share``) or ``None``; ``service``;
         ``performance`` (realised metrics and ``as_of``) or ``None``; ``alarms`` (``name``,
         ``message``, ``since``, ``advice``); ``attempts`` under way, each with its ``stages``;
-        ``decisions`` and ``transitions``, newest first; ``history`` (``time``,
+        ``decisions`` (each ``count`` times in a row, from ``first_time`` until ``time``, the
+        reasons' figures the last one's) and ``transitions``, newest first; ``history`` (``time``,
         ``average_precision``, ``low``, ``high``, oldest first); ``notes``.
 
     Raises:
@@ -99,13 +106,16 @@ def collect_status(config: FraudConfig) -> dict[str, Any]:
         )
     return {
         "time": datetime.now(UTC).isoformat(),
+        "data_time": evidence[-1].time.isoformat() if evidence else None,
         "champion": _describe_champion(config.runs, version, folder),
         "rollout": _describe_rollout(config.runs),
         "service": service,
         "performance": _find_performance(evidence, version),
         "alarms": [_describe_alarm(item) for item in find_open_alarms(evidence, champion=version)],
         "attempts": [_describe_attempt(attempt, config) for attempt in loop.attempts],
-        "decisions": [_describe_decision(item) for item in reversed(evidence[-NUM_DECISIONS:])],
+        "decisions": [
+            _describe_decisions(run) for run in reversed(group_decisions(evidence)[-NUM_DECISIONS:])
+        ],
         "transitions": list(loop.transitions),
         "history": [_describe_point(item) for item in evidence],
         "notes": [*notes, *_compare_service(service, version)],
@@ -186,13 +196,17 @@ def _describe_attempt(attempt: Attempt, config: FraudConfig) -> dict[str, Any]:
     return {**attempt.describe(), "stages": names, "stage": here}
 
 
-def _describe_decision(evidence: Evidence) -> dict[str, Any]:
+def _describe_decisions(run: list[Evidence]) -> dict[str, Any]:
+    """Describe one decision that was taken as often as the run is long."""
+    newest = run[-1]
     return {
-        "time": evidence.time.isoformat(),
-        "champion": evidence.champion,
-        "action": evidence.action,
-        "held_by": evidence.held_by,
-        "reasons": list(evidence.reasons),
+        "time": newest.time.isoformat(),
+        "first_time": run[0].time.isoformat(),
+        "count": len(run),
+        "champion": newest.champion,
+        "action": newest.action,
+        "held_by": newest.held_by,
+        "reasons": list(newest.reasons),
     }
 
 

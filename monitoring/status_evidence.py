@@ -7,8 +7,10 @@ a loop has a status as well as one with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from monitoring.report_folders import REPORT_FILE
 
 QUALITY = "quality"
 """The name of the alarm that the data-quality gate raises; the others are named as triggers."""
+FIGURES = re.compile(r"[+-]?\d[\d.,:-]*")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,25 @@ def merge_evidence(reports: Iterable[Evidence], ticks: Iterable[Evidence]) -> li
         known = tick.performance or (report.performance if report else {})
         merged[tick.time] = replace(tick, performance=known)
     return [merged[time] for time in sorted(merged)]
+
+
+def group_decisions(evidence: Sequence[Evidence]) -> list[list[Evidence]]:
+    """Put together what was decided several times in a row about one version for one reason.
+
+    Reasons that differ in their figures alone are one: an estimate moves a little at every look.
+
+    Args:
+        evidence: In time order.
+
+    Returns:
+        The runs, in time order; none is empty.
+    """
+
+    def read_decision(item: Evidence) -> tuple[str, str, str | None, tuple[str, ...]]:
+        words = tuple(FIGURES.sub("#", reason) for reason in item.reasons)
+        return item.champion, item.action, item.held_by, words
+
+    return [list(run) for _, run in groupby(evidence, key=read_decision)]
 
 
 def find_open_alarms(evidence: Sequence[Evidence], *, champion: str) -> list[OpenAlarm]:

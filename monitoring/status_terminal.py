@@ -41,9 +41,12 @@ def print_status(status: Mapping[str, Any], *, console: Console | None = None) -
 def _collect_facts(status: Mapping[str, Any]) -> dict[str, Any]:
     champion, service = status["champion"], status["service"]
     since, until = format_value(champion["since"]), format_value(champion["trained_until"])
+    looked = status["data_time"]
     facts: dict[str, Any] = {
-        "champion": f"version {champion['version']} ({champion['kind']}), serves since {since}, "
-        f"trained on days until {until}",
+        "as of": f"{format_value(status['time'])} (clock)",
+        "last look": f"{format_value(looked)} (data)" if looked else "none yet",
+        "champion": f"version {champion['version']} ({champion['kind']}), serves since {since} "
+        f"(clock), trained on days until {until} (data)",
         "rollout": _describe_rollout(status["rollout"]),
         "service": f"{service['url']} answers with version {service['model_version']}"
         if service["answers"]
@@ -58,7 +61,7 @@ def _collect_facts(status: Mapping[str, Any]) -> dict[str, Any]:
     if performance:
         facts["immature"] = (
             f"{performance['immature_share']:.0%} of {performance['num_predictions']:,} "
-            f"predictions, as of {format_value(performance['as_of'])}"
+            f"predictions, as of {format_value(performance['as_of'])} (data)"
         )
     if status["attempts"]:
         facts["under way"] = "; ".join(map(_describe_attempt, status["attempts"]))
@@ -68,7 +71,7 @@ def _collect_facts(status: Mapping[str, Any]) -> dict[str, Any]:
 def _describe_attempt(attempt: Mapping[str, Any]) -> str:
     frozen = ", frozen: the feed is broken" if attempt["is_frozen"] else ""
     since = format_value(attempt["state_time"])
-    return f"{attempt['trigger_key']} in {attempt['stage']} since {since}{frozen}"
+    return f"{attempt['trigger_key']} in {attempt['stage']} since {since} (data){frozen}"
 
 
 def _describe_rollout(rollout: Mapping[str, Any] | None) -> str:
@@ -82,16 +85,28 @@ def _describe_rollout(rollout: Mapping[str, Any] | None) -> str:
 def _build_tables(status: Mapping[str, Any]) -> Iterator[RenderableType]:
     if status["alarms"]:
         rows = [(a["since"], a["name"], [a["message"], a["advice"]]) for a in status["alarms"]]
-        yield _build_table("open alarms", ("since", "alarm", "what, and what to do"), rows)
+        yield _build_table("open alarms", ("since (data)", "alarm", "what, and what to do"), rows)
     if status["decisions"]:
-        rows = [(d["time"], d["action"], d["reasons"]) for d in status["decisions"]]
-        yield _build_table("last decisions", ("time", "decision", "reasons"), rows)
+        rows = [(_show_times(d), _count(d), d["reasons"]) for d in status["decisions"]]
+        yield _build_table(
+            "last decisions", ("time (data)", "decision", "reasons, the last time"), rows
+        )
     if status["transitions"]:
         rows = [
             (step["time"], f"{step['from_state']} to {step['to_state']}", step["reasons"])
             for step in status["transitions"]
         ]
-        yield _build_table("last transitions", ("time", "step", "reasons"), rows)
+        yield _build_table("last transitions", ("time (data)", "step", "reasons"), rows)
+
+
+def _show_times(decision: Mapping[str, Any]) -> str:
+    first, last = (format_value(decision[name]) for name in ("first_time", "time"))
+    return last if decision["count"] == 1 else f"{first}\nto {last}"
+
+
+def _count(decision: Mapping[str, Any]) -> str:
+    times = decision["count"]
+    return str(decision["action"]) if times == 1 else f"{decision['action']}, {times} times"
 
 
 def _build_table(

@@ -121,8 +121,7 @@ def run_timelapse(
 def _choose_plans(
     config: FraudConfig, *, only: Sequence[str], transactions: Path | None, mapping: Path | None
 ) -> tuple[WorldPlan, ...]:
-    if (transactions is None) != (mapping is None):
-        raise ValueError("a file of your own needs --transactions and --mapping; give both")
+    assert (transactions is None) == (mapping is None), "the command line asks for both"
     if transactions is not None:
         return (plan_own_world(transactions),)
     plans = plan_worlds(config.timelapse)

@@ -26,7 +26,7 @@ from monitoring.timelapse_evidence import Evidence
 from monitoring.timelapse_models import TrainedModel, Trainer
 from monitoring.timelapse_policies import Policy
 from monitoring.timelapse_worlds import DAY, World
-from training.fraud_judging import read_prices
+from training.fraud_prices import read_prices
 from training.rollout import Rollout
 
 

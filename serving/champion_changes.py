@@ -117,7 +117,7 @@ def run_rollback(config: FraudConfig, *, to: str | None = None) -> dict[str, Any
         "champion": {"version": change.after, "before": change.before},
         "dropped": change.dropped,
         "wrote": [str(folder / AUDIT_FILE)],
-        "next": "throughline fraud monitor",
+        "next": "throughline fraud status",
     }
 
 

@@ -47,7 +47,7 @@ def measure_load(
     """Send requests to a service, check and time the answers.
 
     Args:
-        target: Where to; ``serving.loadtest.check_may_be_loaded`` is the caller's duty.
+        target: Where to; ``serving.load_address.check_may_be_loaded`` is the caller's duty.
         bodies: What to send, in turn, again and again; where one holds ``SERIAL_FIELD``, each
             request has its own number.
         rate: Requests a second of all processes together, open loop; None for a closed loop: each

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pandas as pd
@@ -16,6 +14,7 @@ from configs.files import read_json
 from configs.progress import show_progress
 from configs.schema import FraudConfig, LoadSection
 from data.fraud import load_transactions
+from serving.load_address import check_may_be_loaded
 from serving.load_messages import (
     FraudCheck,
     ask_expected,
@@ -109,42 +108,6 @@ def reach_service(
     else:
         check_may_be_loaded(url, allow_hosts=allow_hosts)
         yield url.rstrip("/")
-
-
-def check_may_be_loaded(url: str, *, allow_hosts: Collection[str] = ()) -> None:
-    """Refuse to load-test a machine but this one, unless it was named: it would be an attack.
-
-    Args:
-        url: Where the load is to go.
-        allow_hosts: Names or addresses, as ``url`` spells them, of machines that may be loaded too.
-
-    Raises:
-        ValueError: If ``url`` is no http address of this machine or of those.
-
-    >>> check_may_be_loaded("http://127.0.0.1:3000")
-    >>> check_may_be_loaded("http://staging:3000", allow_hosts=["staging"])
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    is_named = host in {name.strip("[]").lower() for name in allow_hosts if name}
-    if parts.scheme != "http" or not (is_named or is_loopback(url)):
-        raise ValueError(
-            f"--url is '{url}'; a load test only goes to this machine, as http://127.0.0.1:3000, "
-            "or over http to a host of yours that --allow-host names"
-        )
-
-
-def is_loopback(url: str) -> bool:
-    """Say whether an address is this machine's own; no name but ``localhost`` is looked up.
-
-    >>> is_loopback("http://[::1]:3000"), is_loopback("http://staging:3000")
-    (True, False)
-    """
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def prepare_fraud_job(

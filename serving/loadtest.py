@@ -14,6 +14,7 @@ import pandas as pd
 from configs.environment import describe_environment
 from configs.files import write_json, write_whole
 from configs.schema import FraudConfig
+from serving.load_address import is_loopback
 from serving.load_figures import (
     plot_latency,
     plot_latency_over_time,
@@ -22,7 +23,6 @@ from serving.load_figures import (
     plot_throughput,
 )
 from serving.load_ladder import climb, describe_ladder
-from serving.load_messages import draw_messages
 from serving.load_page import write_load_page
 from serving.load_report import (
     build_time_series,
@@ -34,14 +34,10 @@ from serving.load_result import LoadResult
 from serving.load_soak import MemoryWatch, describe_halves, describe_soak, find_workers
 from serving.load_target import (
     LoadJob,
-    check_may_be_loaded,
-    is_loopback,
     prepare_foreign_job,
     prepare_fraud_job,
     reach_service,
 )
-
-__all__ = ["check_may_be_loaded", "draw_messages", "run_load"]
 
 SOAK_PICTURES = ("soak.svg", "soak-memory.svg")
 FILES = ("load.json", "latency.hgrm", "load.csv", "latency.svg", *SOAK_PICTURES, "load.html")

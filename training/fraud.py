@@ -17,8 +17,9 @@ from configs.progress import show_progress
 from configs.schema import FraudConfig
 from training.candidates import Budget, Candidate, build_candidate
 from training.fallback import Fallback, fit_fallback
-from training.fraud_judging import check_ceiling, describe_winner, judge_candidates, read_prices
+from training.fraud_judging import check_ceiling, describe_winner, judge_candidates
 from training.fraud_material import Material, load_material
+from training.fraud_prices import read_prices
 from training.fraud_records import register_models, write_artefacts, write_curves
 from training.leakage import check_feature_importance
 from training.registry import get_database_path

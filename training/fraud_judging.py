@@ -26,9 +26,10 @@ from training.evaluation import (
 )
 from training.fallback import Fallback
 from training.fraud_material import Material
+from training.fraud_prices import read_prices
 from training.leakage import check_average_precision
 from training.metrics import expected_calibration_error
-from training.operating_point import Prices, Thresholds, choose_thresholds, measure_costs
+from training.operating_point import Thresholds, choose_thresholds, measure_costs
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,6 @@ def judge_candidates(
     oracle = evaluate_scores(test, test.is_fraud.astype(float), bootstrap=bootstrap)
     ceilings = {"card_precision_at_100": oracle["card_precision_at_100"]}
     return Judgement(tuple(judged), baselines, comparison, scores, ceilings, fallback, fallbacks)
-
-
-def read_prices(config: FraudConfig) -> Prices:
-    """Take the prices out of a configuration."""
-    costs = config.training.costs
-    return Prices(costs.review_fee, costs.false_decline_goodwill)
 
 
 def check_ceiling(average_precision: float, *, model: str, config: FraudConfig) -> None:

@@ -13,8 +13,9 @@ from configs.files import read_json
 from configs.progress import show_progress
 from configs.schema import FraudConfig
 from training.artefact import SPEC_FILE, save_artefact
-from training.fraud_judging import Judged, Judgement, read_prices
+from training.fraud_judging import Judged, Judgement
 from training.fraud_material import Material
+from training.fraud_prices import read_prices
 from training.model_spec import ModelSpec
 from training.registry import (
     CHALLENGER,

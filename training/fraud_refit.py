@@ -22,8 +22,8 @@ from training.artefact import Artefact
 from training.bootstrap import draw_customers
 from training.calibration import fit_calibration
 from training.evaluation import evaluate_cost, evaluate_scores
-from training.fraud_judging import read_prices
 from training.fraud_material import cut_slices
+from training.fraud_prices import read_prices
 from training.fraud_records import MAX_REFERENCE_ROWS
 from training.gbdt import fit_trees, measure_importance
 from training.model_spec import ModelSpec

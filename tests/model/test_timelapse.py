@@ -21,8 +21,8 @@ from monitoring.timelapse_models import Trainer
 from monitoring.timelapse_worlds import World, WorldPlan, build_world, configure_world
 from training.artefact import load_artefact
 from training.fraud import run_train
-from training.fraud_judging import read_prices
 from training.fraud_material import plan_split
+from training.fraud_prices import read_prices
 from training.fraud_refit import refit
 from training.registry import get_champion
 from training.rollout import Rollout

@@ -165,6 +165,24 @@ def test_a_slice_that_is_declined_is_found_in_a_whole_that_is_in_order():
     }
 
 
+def test_a_finding_says_its_verdict_first_then_the_figures_then_the_limit():
+    findings = compare_answers(
+        make_arm(declines=50),
+        make_arm(declines=150, ms=2.5),
+        slices=(),
+        max_latency_ratio=1.5,
+        max_decline_ratio=2.0,
+        max_decline_change=0.03,
+        min_decline_ratio=0.2,
+    )
+    limit = "limit 2 times either way and a change of 0.03, or 0.2 times, beyond chance"
+    assert [finding.reason for finding in findings] == [
+        "in order: a decision takes 2.50 ms, the champion's 2.00 ms; limit 1.5 times as long",
+        f"in order: the mean score is 0.0500, the champion's 0.0500; {limit}",
+        f"breach: the share declined is 0.1500, the champion's 0.0500; {limit}",
+    ]
+
+
 def test_a_slice_with_few_rows_is_not_judged():
     kind = ["credit"] * 50 + ["debit"] * 950
     champion = make_arm(card_type=kind, declines=0)

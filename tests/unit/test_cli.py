@@ -69,18 +69,52 @@ def test_the_help_of_a_stage_says_what_goes_in_what_comes_out_and_what_is_next(r
         assert part in text
 
 
-def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to_load():
+SLOW = {"matplotlib", "scipy", "mlflow", "feast", "torch", "bentoml", "numba", "lightgbm"}
+
+
+def list_loaded(*arguments: str) -> set[str]:
+    """Run the command line in a process of its own; return the packages it imported."""
     script = (
         "import sys, throughline\n"
-        "sys.argv = ['throughline', 'fraud', '--help']\n"
+        f"sys.argv = ['throughline', *{arguments}]\n"
         "try: throughline.main()\n"
         "finally: print(sorted({name.split('.')[0] for name in sys.modules}))"
     )
     finished = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
     )
-    loaded = set(json.loads(finished.stdout.splitlines()[-1].replace("'", '"')))
-    assert not loaded & {"pandas", "numpy", "mlflow", "feast", "torch", "bentoml", "numba"}
+    return set(json.loads(finished.stdout.splitlines()[-1].replace("'", '"')))
+
+
+def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to_load():
+    assert not list_loaded("fraud", "--help") & {"pandas", "numpy", *SLOW}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fraud", "timelapse", "--only", "typo"),
+        ("fraud", "timelapse", "--transactions", "mine.csv"),
+        ("fraud", "tick", "--now", "typo"),
+        ("fraud", "load", "--url", "http://127.0.0.1:1"),
+        ("fraud", "load", "--url", "http://127.0.0.1:1", "--replay-days", "2"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_argument_is_refused_before_a_slow_library_is_imported(arguments):
+    assert not list_loaded(*arguments) & SLOW
+
+
+def test_a_look_at_what_a_tick_would_decide_does_not_wait_for_feast(tmp_path):
+    look = ("fraud", "tick", "--dry-run", "--now", "2026-05-01T00:00:00Z", f"--runs={tmp_path}")
+    loaded = list_loaded(*look)
+    assert {"lightgbm", "sqlalchemy"} <= loaded  # it came as far as looking for a champion
+    assert not loaded & {"feast", "torch"}
+
+
+def test_the_help_of_the_timelapse_lists_its_worlds(run):
+    _, text, _ = run("fraud", "timelapse", "--help")
+    assert "--only unchanged|gradual|abrupt|broken_feed" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -98,6 +132,19 @@ def test_help_is_answered_without_importing_a_stage_or_a_library_that_is_slow_to
         (["fraud", "dta"], "Did you mean 'data'"),
         (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01Z"),
         (["fraud", "train", "--now", "tomorrow-ish"], "not a time"),
+        (["fraud", "tick", "--now", "tomorrow-ish"], "not a time"),
+        (["fraud", "load", "--url", "http://127.0.0.1:1"], "nobody listens at --url http://127.0"),
+        (
+            ["fraud", "load", "--url", "http://127.0.0.1:1"],
+            "start a service with `throughline fraud",
+        ),
+        (
+            ["fraud", "load", "--url", "http://127.0.0.1:http"],
+            "nobody listens at --url http://127.0",
+        ),
+        (["fraud", "load", "--url", "http://example.com"], "only goes to this machine"),
+        (["fraud", "timelapse", "--only", "sudden"], "'unchanged', 'gradual', 'abrupt', 'broken_"),
+        (["fraud", "timelapse", "--mapping", "mine.yaml"], "--transactions and --mapping; give"),
         (["fraud", "data", "--transactions", "absent.csv", "--mapping", "m.yaml"], "m.yaml"),
         (["fraud", "features", "--runs", "absent"], "'throughline fraud data --runs absent'"),
         (["fraud", "serve", "--runs", "absent"], "absent"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
+from serving.load_address import check_may_be_loaded
 from serving.load_http import SERIAL_FIELD
 from serving.load_messages import (
     Expected,
@@ -15,7 +16,6 @@ from serving.load_messages import (
     draw_messages,
     render_bodies,
 )
-from serving.load_target import check_may_be_loaded
 from serving.prediction_log import LOAD_TEST_PREFIX
 
 SERIAL = b"0000000000000042"

@@ -12,7 +12,7 @@ import loop_commands
 import monitoring.loop_wiring
 from fraud_commands import app
 from monitoring.loop_machine import preview_decision
-from monitoring.loop_rollback import record_rollback
+from monitoring.loop_rollback import explain_rollback, record_rollback
 from monitoring.loop_tables import open_database
 from serving.champion_changes import run_rollback
 from tests.unit.loop_world import QUICK, START, LoopWorld, make_config
@@ -107,6 +107,62 @@ def test_a_rollback_without_a_loop_makes_no_database(world):
 def test_a_rollback_that_cannot_be_recorded_says_why(world):
     (world.config.runs / "retraining.db").write_text("no database at all, but a note of somebody's")
     assert "not a database" in record_rollback(world.config, ROLLED_BACK, who="kim")
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        (
+            ROLLED_BACK,
+            [
+                "served before  version 2",
+                "serves now     version 1",
+                "done           version 1 is the champion instead; a running service follows",
+            ],
+        ),
+        (
+            {**DROPPED, "dropped": "2 canary 0.25"},
+            [
+                "served before  version 1, with version 2 in the canary of 25%",
+                "serves now     version 1, alone",
+                "done           the rollout of version 2 is ended, the champion stays; a running",
+            ],
+        ),
+        (
+            {"champion": {"version": "1", "before": "1"}, "dropped": None},
+            [
+                "served before  version 1",
+                "serves now     version 1",
+                "done           nothing: version 1 was the champion already",
+            ],
+        ),
+    ],
+    ids=["champion", "rollout", "nothing"],
+)
+def test_a_rollback_says_what_served_what_serves_what_was_done_and_what_is_next(
+    tmp_path, monkeypatch, result, lines
+):
+    next_ = "throughline fraud status"
+    whole = {**result, "wrote": ["admin.jsonl"], "next": next_}
+    monkeypatch.setattr("serving.champion_changes.run_rollback", lambda *_, **__: dict(whole))
+    json_file = tmp_path / "result.json"
+    asked = ["rollback", "--runs", str(tmp_path), "--json", str(json_file)]
+    answer = CliRunner(env={"COLUMNS": "200"}).invoke(app, asked)
+    printed = answer.output.splitlines()
+    assert [line[: len(start)] for line, start in zip(printed, lines, strict=False)] == lines
+    assert printed[len(lines) :] == [
+        "wrote  admin.jsonl",
+        f"wrote  {json_file}",
+        f"next:  {next_} --runs {tmp_path}",
+    ]
+    written = json.loads(json_file.read_text())
+    assert {name: written[name] for name in result} == result
+    assert written["unrecorded"] is None
+
+
+def test_a_rollback_that_the_loops_record_lacks_says_so():
+    facts = explain_rollback({**ROLLED_BACK, "unrecorded": "file is not a database"})
+    assert facts["note"].startswith("the loop's record lacks it (file is not a database)")
 
 
 def test_an_address_without_a_driver_says_what_to_install():

@@ -1,5 +1,6 @@
 """Reports and ticks become one record, and alarms have a beginning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from monitoring.status_evidence import (
     QUALITY,
     Evidence,
     find_open_alarms,
+    group_decisions,
     merge_evidence,
     read_report,
     read_tick,
@@ -83,6 +85,24 @@ def test_of_one_instant_the_tick_decides_and_the_report_has_the_performance(fold
 def test_evidence_is_in_time_order():
     merged = merge_evidence([look(3), look(1)], [look(2)])
     assert [item.time.day for item in merged] == [2, 3, 4]
+
+
+def test_equal_decisions_in_a_row_are_one_and_a_change_of_anything_begins_another():
+    quiet = [look(day) for day in range(3)]
+    held = [replace(look(3), held_by="budget"), look(4), look(5, champion="4")]
+    groups = group_decisions([*quiet, *held])
+    assert [len(group) for group in groups] == [3, 1, 1, 1]
+    assert groups[0] == quiet
+
+
+def test_decisions_whose_reasons_differ_in_their_figures_alone_are_one():
+    reasons = (
+        "estimated average precision 0.738 [0.668, 0.807]; the next is due on 2026-06-02",
+        "estimated average precision 0.744 [0.675, 0.811]; the next is due on 2026-06-03",
+        "average precision unknown; the next is due on 2026-06-03",
+    )
+    looks = [replace(look(day), reasons=(text,)) for day, text in enumerate(reasons)]
+    assert group_decisions(looks) == [looks[:2], looks[2:]]
 
 
 def test_an_alarm_is_open_since_it_last_began():

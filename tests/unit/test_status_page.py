@@ -14,7 +14,8 @@ from monitoring.status_terminal import print_status
 POINT = {"champion": "2", "average_precision": 0.6, "low": 0.5, "high": 0.7, "expected": 0.65}
 HISTORY = [POINT | {"time": f"2026-04-0{day}T00:00:00+00:00"} for day in (1, 2, 4)]
 LEAST = {
-    "time": "2026-04-05T10:00:00+00:00",
+    "time": "2026-11-30T10:00:00+00:00",
+    "data_time": None,
     "champion": {
         "version": "2",
         "kind": "lightgbm",
@@ -36,6 +37,7 @@ LEAST = {
     "next": "nothing to do",
 }
 MORE = {
+    "data_time": "2026-04-05T00:00:00+00:00",
     "rollout": {"version": "3", "stage": "canary", "share": 0.25},
     "service": {
         "url": "http://127.0.0.1:3000",
@@ -78,6 +80,8 @@ MORE = {
     "decisions": [
         {
             "time": "2026-04-05T00:00:00+00:00",
+            "first_time": "2026-04-02T00:00:00+00:00",
+            "count": 4,
             "champion": "2",
             "action": "keep",
             "held_by": "attempt",
@@ -152,6 +156,41 @@ def test_the_page_shows_every_part_of_the_status(render):
         "<dd>1,200</dd>",
     ):
         assert text in page
+
+
+def test_the_page_says_which_times_are_the_clocks_and_which_the_datas(render):
+    page = " ".join(render(LEAST | MORE).split())
+    for text in (
+        "As of 2026-11-30 10:00 by the clock; the data were last looked at as of 2026-04-05.",
+        "serves since 2026-04-01 (clock)",
+        "trained on days until 2026-03-20 (data)",
+        "61 frauds, as of 2026-04-05 (data)",
+    ):
+        assert text in page
+
+
+def test_the_terminal_says_which_times_are_the_clocks_and_which_the_datas(capsys):
+    print_status(LEAST | MORE)
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "as of 2026-11-30 10:00 (clock) last look 2026-04-05 00:00 (data)",
+        "serves since 2026-04-01 00:00 (clock), trained on days until 2026-03-20 00:00 (data)",
+        "in canary 25% since 2026-04-04 00:00 (data)",
+        "time (data) decision",
+        "since (data) alarm",
+    ):
+        assert part in text
+
+
+def test_a_decision_taken_several_times_in_a_row_is_one_line_with_its_count(render, capsys):
+    page = " ".join(render(LEAST | MORE).split())
+    assert "<time>2026-04-02 to 2026-04-05</time>" in page
+    assert "<small>4 times</small>" in page
+    print_status(LEAST | MORE)
+    text = capsys.readouterr().out
+    assert "2026-04-02 00:00" in text
+    assert "to 2026-04-05 00:00" in text
+    assert "keep, 4 times" in text
 
 
 def test_a_champion_that_is_watched_is_no_challenger_on_its_way(render):

@@ -50,6 +50,22 @@ def test_a_number_is_never_cut_and_columns_that_do_not_fit_are_left_out_by_name_
     assert any("see --json" in line for line in narrow)
 
 
+def test_four_models_with_their_intervals_fit_a_terminal_of_80_columns():
+    model = {"average_precision": 0.6621, "average_precision_interval": [0.575, 0.729]}
+    model |= {"fold_average_precisions": [0.5282, 0.6951, 0.673]}
+    names = ("logistic_regression", "lightgbm", "pytorch", "blend")
+    lines = read_printed({"models": dict.fromkeys(names, model)})
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if "0.6621" in line] == [
+        ["average", "precision", *["0.6621"] * 4]
+    ]
+    assert [line.split() for line in lines if "0.575" in line] == [
+        ["95", "%", "interval", *["0.575", "to"] * 4]
+    ]
+    assert [line.split() for line in lines if "0.729" in line] == [["0.729"] * 4]
+    assert [line.split() for line in lines if "0.6951" in line] == [["0.6951,"] * 4]
+
+
 def test_what_is_nested_deeper_than_a_table_is_left_to_the_json_file():
     lines = read_printed(
         {"models": {"a": {"slices": {"new": 1}, "score": 0.5}}, "rows": [{"x": 1}]}

@@ -9,6 +9,7 @@ from data.fraud_world import find_change, simulate_world
 from monitoring.timelapse_models import mask_outcomes
 from monitoring.timelapse_policies import OURS, list_policies
 from monitoring.timelapse_worlds import plan_worlds
+from timelapse_commands import World
 
 SMALL = {
     "timelapse.before_days": 10,
@@ -41,6 +42,10 @@ def simulate(plan, *, num_days=30):
         never_reported_share=0.0,
         changes=plan.changes,
     )
+
+
+def test_the_command_line_takes_the_names_of_the_worlds_that_are_replayed(plans):
+    assert list(World) == list(plans)
 
 
 def test_a_gradual_change_moves_every_day_in_one_direction_and_then_stays(plans):
