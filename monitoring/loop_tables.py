@@ -134,8 +134,12 @@ def get_database_path(runs: Path) -> Path:
 
 
 @contextmanager
-def open_database(url: str) -> Iterator[Database]:
+def open_database(url: str, *, is_durable: bool = True) -> Iterator[Database]:
     """Connect to the loop's database; its tables, and SQLite's folder, are made where absent.
+
+    Args:
+        url: As SQLAlchemy writes it.
+        is_durable: ``False`` lets SQLite wait for no disk: for what is begun anew when it is cut.
 
     Raises:
         ValueError: If the address is none, or there is no driver for it. It does not quote the
@@ -153,6 +157,8 @@ def open_database(url: str) -> Iterator[Database]:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
+        if not is_durable:
+            event.listen(engine, "connect", _wait_for_no_disk)
         event.listen(engine, "begin", _begin_immediate)
     try:
         metadata.create_all(engine)
@@ -172,6 +178,10 @@ def _prepare_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401 - the d
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _wait_for_no_disk(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 def _begin_immediate(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's, of any driver

@@ -105,7 +105,7 @@ class Replay:
         parts = self._make_parts()
         records = []
         url = get_database_url(self.config.runs, self.config.retraining.database_url)
-        with open_database(url) as engine:
+        with open_database(url, is_durable=False) as engine:
             for day in range(self.world.num_days):
                 records.append(self._step(day, parts, engine))
                 advance(1)

@@ -177,3 +177,12 @@ def test_whoever_lost_the_lease_leaves_the_registry_as_it_is(tmp_path):
         world.tick(0, alarm=True)
     assert world.list_steps()[-1] == "judging -> shadow"
     assert world.read()["rollout"] is None
+
+
+@pytest.mark.parametrize(("is_durable", "level"), [(True, 2), (False, 0)])
+def test_a_commit_waits_for_the_disk_unless_told_that_nothing_must_last(
+    tmp_path, is_durable, level
+):
+    url = f"sqlite:///{tmp_path}/loop.db"
+    with open_database(url, is_durable=is_durable) as engine, engine.begin() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
