@@ -25,7 +25,8 @@ from monitoring.outcome_shares import read_outcome_shares
 from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from training.artefact import Artefact, load_artefact
 from training.fraud_judging import read_prices
-from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
+from training.promotion import set_alias
+from training.registry import CHALLENGER, CHAMPION, get_champion, get_model
 from training.seen_outcomes import look_up_shares
 
 Train = Callable[..., dict[str, Any]]

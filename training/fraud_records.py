@@ -16,16 +16,9 @@ from training.artefact import SPEC_FILE, save_artefact
 from training.fraud_judging import Judged, Judgement, read_prices
 from training.fraud_material import Material
 from training.model_spec import ModelSpec
-from training.registry import (
-    CHALLENGER,
-    CHAMPION,
-    RunRecord,
-    find_version,
-    get_model,
-    log_run,
-    register,
-    set_alias,
-)
+from training.promotion import set_alias
+from training.registration import RunRecord, log_run, register
+from training.registry import CHALLENGER, CHAMPION, find_version, get_model
 from training.report import draw_candidate, trace_candidate, trace_comparison, write_report
 from training.request_model import FallbackSpec
 
