@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from configs.schema import FraudConfig, RetrainingSection, RolloutSection
+from configs.schema import FraudConfig
+from configs.sections import RetrainingSection, RolloutSection
 from monitoring.retraining_policy import Trigger
 
 OURS, WEEKLY = "ours", "every_7_days"
