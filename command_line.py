@@ -141,3 +141,32 @@ def finish(
     if facts is not None:
         shown = {**facts, "wrote": shown["wrote"], "next": shown["next"]}
     print_result(shown)
+
+
+def finish_bench(result: Mapping[str, Any], *, json: Path | None) -> None:
+    """Write a benchmark's result as JSON where asked, and print its rows and targets as tables."""
+    from configs.files import write_json
+    from configs.terminal import print_result
+
+    tables = {
+        "rows": {str(row["name"]): _drop_name(row) for row in result["rows"]},
+        "targets": {
+            str(target["name"]): {
+                "value": target["value"],
+                "target": ("at least " if "at_least" in target else "at most ")
+                + f"{target['target']:g}",
+                "met": target["met"],
+            }
+            for target in result["targets"]
+        },
+    }
+    wrote = list(result["wrote"])
+    if json is not None:
+        wrote.append(str(json))
+        write_json(json, {**result, "wrote": wrote})
+    shown = {key: value for key, value in result.items() if key not in tables}
+    print_result({**shown, **tables, "wrote": wrote})
+
+
+def _drop_name(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "name"}

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from configs.schema import FraudConfig, WorldChange
+from configs.schema import FraudConfig
+from configs.sections import WorldChange
 
 
 @dataclass(frozen=True)

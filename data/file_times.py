@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import AwareDatetime, model_validator
 
-from configs.schema import Frozen
+from configs.setting_types import Frozen
 from data.column_types import convert_to_times
 
 MICROSECONDS = {

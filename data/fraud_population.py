@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from configs.schema import WorldSize
+from configs.sections import WorldSize
 from data.fraud_events import Floats, Integers, Rng
 
 NUM_CITIES = 12

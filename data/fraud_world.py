@@ -15,7 +15,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from configs.schema import WorldChange, WorldSize
+from configs.sections import WorldChange, WorldSize
 from data.fraud_behaviour import draw_ordinary_day
 from data.fraud_campaigns import Underworld, build_underworld
 from data.fraud_events import (

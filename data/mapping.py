@@ -30,7 +30,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from configs.schema import Frozen
+from configs.setting_types import Frozen
 from data.column_types import convert_to_text
 from data.file_tables import read_column_names, read_table
 from data.file_times import TimeColumn, read_times

@@ -21,7 +21,7 @@ import pandas as pd
 
 from configs.benchmark import Target, build_benchmark, measure_in_a_process
 from configs.progress import show_progress
-from configs.schema import StreamSection, WorldSize
+from configs.sections import StreamSection, WorldSize
 from data.fraud_world import simulate_world
 from features.connections import connect_redis, connect_states
 from features.fraud_state import EVENT_STATES, STATE_KEYS

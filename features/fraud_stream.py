@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from configs.schema import FraudConfig, StreamSection
+from configs.schema import FraudConfig
+from configs.sections import StreamSection
 from data.fraud import load_transactions
 from features.connections import connect_redis, is_temporary
 from features.fraud_history import to_times

@@ -17,15 +17,15 @@ from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
 from data.time_split import Slice
 from monitoring.arm_guards import SLICES
+from monitoring.arm_judging import price_decisions
 from monitoring.gate_guards import guard_verdict
 from monitoring.late_labels import explain_unseen
 from monitoring.outcome_shares import read_outcome_shares
 from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from training.artefact import Artefact, load_artefact
-from training.encoding import Floats
 from training.fraud_prices import read_prices
-from training.operating_point import measure_costs
-from training.registry import CHALLENGER, CHAMPION, get_champion, get_model, set_alias
+from training.promotion import set_alias
+from training.registry import CHALLENGER, CHAMPION, get_champion, get_model
 from training.seen_outcomes import look_up_shares
 
 Train = Callable[..., dict[str, Any]]
@@ -111,6 +111,12 @@ def judge_challenger(
             open_feature_store(config.runs), rows.drop(columns=["is_fraud", "label_time", "weight"])
         )
         scores = {model.version: model.predict(features) for model in (champion, challenger)}
+        costs = {
+            model.version: price_decisions(
+                model, rows, scores[model.version], prices=read_prices(config)
+            )
+            for model in (champion, challenger)
+        }
         limits = read_gate_limits(config)
         verdict = compare_scores(
             rows["is_fraud"].to_numpy(dtype=bool),
@@ -124,8 +130,8 @@ def judge_challenger(
         judged = rows.assign(
             champion_score=scores[champion.version],
             challenger_score=scores[challenger.version],
-            champion_cost=_price(config, champion, rows, scores[champion.version]),
-            challenger_cost=_price(config, challenger, rows, scores[challenger.version]),
+            champion_cost=costs[champion.version],
+            challenger_cost=costs[challenger.version],
         )
         return guard_verdict(
             verdict,
@@ -135,17 +141,6 @@ def judge_challenger(
             max_cost_increase=config.rollout.max_cost_increase,
             seed=config.seed,
         )
-
-
-def _price(config: FraudConfig, model: Artefact, rows: pd.DataFrame, scores: Floats) -> Floats:
-    """Price what a model's scores would have decided, account currency."""
-    amounts = rows["amount"].to_numpy(np.float64)
-    return measure_costs(
-        model.decide(scores, amounts),
-        is_fraud=rows["is_fraud"].to_numpy(dtype=bool),
-        amounts=amounts,
-        prices=read_prices(config),
-    )
 
 
 def _load_matured_rows(config: FraudConfig, window: Slice) -> pd.DataFrame:

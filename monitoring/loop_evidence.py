@@ -1,24 +1,20 @@
 """The prediction log and the labels become what the guards of a rollout and of a watch look at.
 
 Rows are taken by ``event_time``, which a replay has too. For costs both models score the features
-that were logged, so that they are held against each other on the same transactions, whoever of them
-answered; an answer that was degraded is nobody's merit.
+that were logged; an answer that was degraded is nobody's merit.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from configs.schema import FraudConfig
 from data.fraud import load_labels, load_transactions
-from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
+from monitoring.arm_guards import SLICES, ArmFinding
+from monitoring.arm_judging import judge_answers, judge_costs
 from monitoring.late_labels import explain_unseen
 from serving.prediction_log import SHADOW, get_prediction_folder, load_predictions
-from training.artefact import Artefact, load_artefact
-from training.encoding import Booleans, Floats
-from training.fraud_prices import read_prices
-from training.operating_point import measure_costs
+from training.artefact import load_artefact
 from training.registry import find_artefact
 from training.rollout import Rollout
 
@@ -47,21 +43,12 @@ def compare_arms(
     else:
         own = own[own["arm"] == "challenger"]
     others = others[others["model_version"] != rollout.version]
-    limits = config.rollout
-    findings = compare_answers(
-        others,
-        own,
-        slices=tuple(name for name in SLICES if name in answers),
-        max_latency_ratio=None if rollout.stage == SHADOW else limits.max_latency_ratio,
-        max_decline_ratio=limits.max_decline_ratio,
-        max_decline_change=limits.max_decline_change,
-        min_decline_ratio=limits.min_decline_ratio,
-    )
+    findings = judge_answers(config, others, own, stage=rollout.stage)
     versions = others["model_version"].unique()
     if len(versions) != 1:
         return findings
     served = answers[answers["arm"] != SHADOW]
-    cost = _compare_costs(config, str(versions[0]), rollout.version, served, features, now)
+    cost = _compare_seen_costs(config, str(versions[0]), rollout.version, served, features, now)
     return (*findings, cost)
 
 
@@ -82,7 +69,7 @@ def compare_with_previous(
     """
     answers, features = _load_between(config, since, now)
     served = answers[(answers["arm"] != SHADOW) & (answers["model_version"] == version)]
-    return (_compare_costs(config, previous, version, served, features, now),)
+    return (_compare_seen_costs(config, previous, version, served, features, now),)
 
 
 def _load_between(
@@ -99,7 +86,7 @@ def _load_between(
     return answers.fillna({"customer_id": answers["transaction_id"]}), features.loc[answers.index]
 
 
-def _compare_costs(
+def _compare_seen_costs(
     config: FraudConfig,
     champion: str,
     challenger: str,
@@ -107,7 +94,7 @@ def _compare_costs(
     features: pd.DataFrame,
     now: pd.Timestamp,
 ) -> ArmFinding:
-    """Price both models' decisions where the outcome has matured and could be seen.
+    """Compare what both models' decisions cost where the outcome has matured and could be seen.
 
     Unknown where payments were declined and none let through: what the other model would have done
     with those is missing from its costs.
@@ -123,47 +110,13 @@ def _compare_costs(
     )
     if unseen is not None:
         return ArmFinding("cost", "ok", f"not compared on cost: {unseen}")
-    models = [
+    models = tuple(
         load_artefact(find_artefact(config.runs, version), version=version)
         for version in (champion, challenger)
-    ]
+    )
     lacking = {name for model in models for name in model.features} - set(features)
     if lacking:
         reason = f"not compared on cost: the log has no {', '.join(sorted(lacking))}"
         return ArmFinding("cost", "ok", reason)
-    is_fraud = rows["transaction_id"].map(arrived).to_numpy(dtype=bool)
-    costs = [_price(config, model, rows, features.loc[rows.index], is_fraud) for model in models]
-    return compare_costs(
-        pd.DataFrame(
-            {
-                "customer_id": rows["customer_id"].to_numpy(),
-                "is_fraud": is_fraud,
-                "champion_cost": costs[0],
-                "challenger_cost": costs[1],
-                "weight": 1.0 / rows["outcome_share"].to_numpy(np.float64),
-            }
-        ),
-        max_increase=config.rollout.max_cost_increase,
-        confidence=config.monitoring.gate_confidence,
-        min_frauds=config.monitoring.min_matured_frauds,
-        seed=config.seed,
-    )
-
-
-def _price(
-    config: FraudConfig,
-    model: Artefact,
-    rows: pd.DataFrame,
-    features: pd.DataFrame,
-    is_fraud: Booleans,
-) -> Floats:
-    """Price what a model would decide about logged features, account currency."""
-    if rows.empty:
-        return np.zeros(0)
-    amounts = rows["amount"].to_numpy(np.float64)
-    return measure_costs(
-        model.decide(model.predict(features), amounts),
-        is_fraud=is_fraud,
-        amounts=amounts,
-        prices=read_prices(config),
-    )
+    rows = rows.assign(is_fraud=rows["transaction_id"].map(arrived))
+    return judge_costs(config, *models, rows=rows, features=features.loc[rows.index])

@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from configs.schema import FraudConfig, RolloutSection
+from configs.schema import FraudConfig
+from configs.sections import RolloutSection
 from monitoring.arm_guards import ArmFinding
 from monitoring.loop_parts import LoopParts
 from monitoring.loop_records import Attempt, Change, State

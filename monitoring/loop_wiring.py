@@ -21,6 +21,7 @@ from monitoring.retrain import GateVerdict
 from serving.champion_changes import roll_back_champion, swap_champion
 from serving.server import get_service_folder
 from training.artefact import Artefact, load_artefact
+from training.promotion import set_rollout
 from training.registry import (
     PREVIOUS,
     find_artefact,
@@ -28,7 +29,6 @@ from training.registry import (
     find_version,
     get_champion,
     get_rollout,
-    set_rollout,
 )
 
 KEY_TAG = "trigger_key"

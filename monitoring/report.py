@@ -6,17 +6,16 @@ and every name is escaped; a section whose numbers the summary lacks is left out
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from configs.files import write_whole
-from configs.terminal import format_name, format_value
+from configs.pages import embed_picture, open_templates
+from configs.terminal import format_name
 from monitoring.drift_figure import plot_drift
 
 METRICS = {
@@ -67,7 +66,10 @@ def write_demo_page(
         ValueError: If a figure is not one SVG, or holds a script.
     """
     drawings = {**_draw_drift(summary), **(figures or {})}
-    pictures = {name: _prepare_svg(name, svg) for name, svg in drawings.items()}
+    pictures = {
+        name: embed_picture(name, svg, title=CAPTIONS.get(name, format_name(name)))
+        for name, svg in drawings.items()
+    }
     template = make_environment().get_template("demo_page.html.j2")
     html = template.render(
         summary=summary,
@@ -81,16 +83,9 @@ def write_demo_page(
 
 
 def make_environment() -> Environment:
-    """Jinja with escaping always on, and an error for every name the template mistypes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"show": format_value, "words": format_name, "day": _to_day}
-    environment.filters["score"] = format_score
+    """Open the templates of this folder, with filters for days and scores."""
+    environment = open_templates(Path(__file__).parent)
+    environment.filters |= {"day": _to_day, "score": format_score}
     return environment
 
 
@@ -125,18 +120,3 @@ def _draw_drift(summary: Mapping[str, Any]) -> dict[str, str]:
         report for report in summary.get("drift", {}).get("reports", ()) if report["columns"]
     ]
     return {"drift": plot_drift(reports)} if reports else {}
-
-
-def _prepare_svg(name: str, svg: str) -> Markup:
-    """Cut a picture's prolog and metadata, and make its ids its own among many on one page."""
-    assert re.fullmatch(r"\w+", name), f"a figure's name becomes part of its ids: '{name}'"
-    start, end = svg.find("<svg"), svg.rfind("</svg>")
-    if start < 0 or end < 0:
-        raise ValueError(f"figure '{name}' is not an SVG")
-    if re.search(r"<script|<foreignObject|\son\w+\s*=|javascript:", svg, re.IGNORECASE):
-        raise ValueError(f"figure '{name}' holds a script; a page that is shown to others must not")
-    body = re.sub(r"<metadata>.*?</metadata>", "", svg[start : end + 6], flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
-    title = CAPTIONS.get(name, format_name(name))
-    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))

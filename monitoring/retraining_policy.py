@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from configs.schema import RetrainingSection
+from configs.sections import RetrainingSection
 
 Trigger = Literal["drift", "matured", "estimated"]
 Wish = Trigger | Literal["floor", "follow_up"]

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from configs.schema import FraudConfig
-from monitoring.arm_guards import SLICES, ArmFinding, compare_answers, compare_costs
+from monitoring.arm_guards import SLICES, ArmFinding
+from monitoring.arm_judging import judge_answers, judge_costs
 from monitoring.retrain import GateVerdict, compare_scores, read_gate_limits
 from monitoring.timelapse_answers import LATENCY_MS, Answers
 from monitoring.timelapse_models import TrainedModel, mask_outcomes
 from monitoring.timelapse_worlds import DAY
-from training.encoding import Booleans, Floats, Integers
-from training.operating_point import measure_costs
+from training.encoding import Booleans, Integers
 from training.seen_outcomes import repeat_by_weight
 
 
@@ -66,19 +66,11 @@ def compare_arms(
         own = answered[answered["arm"] == "challenger"]
     else:
         own = _answer(challenger, answers, others)
-    columns = [name for name in SLICES if name in answers.world.transactions]
-    known = answers.world.transactions[columns]
-    findings = compare_answers(
-        others.join(known),
-        own.join(known),
-        slices=tuple(columns),
-        max_latency_ratio=config.rollout.max_latency_ratio if stage == "canary" else None,
-        max_decline_ratio=config.rollout.max_decline_ratio,
-        max_decline_change=config.rollout.max_decline_change,
-        min_decline_ratio=config.rollout.min_decline_ratio,
-    )
+    transactions = answers.world.transactions
+    known = transactions[[name for name in SLICES if name in transactions]]
+    findings = judge_answers(config, others.join(known), own.join(known), stage=stage)
     rows = answered.index.to_numpy()
-    cost = _compare_costs(config, answers, champion, challenger, rows=rows, now=now)
+    cost = _compare_seen_costs(config, answers, champion, challenger, rows=rows, now=now)
     return (*findings, cost)
 
 
@@ -95,7 +87,7 @@ def compare_with_previous(
     answered = answers.select(*days)
     mine = answered[answered["model_version"] == champion.artefact.version]
     rows = mine.index.to_numpy()
-    return (_compare_costs(config, answers, previous, champion, rows=rows, now=now),)
+    return (_compare_seen_costs(config, answers, previous, champion, rows=rows, now=now),)
 
 
 def _answer(model: TrainedModel, answers: Answers, rows: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +97,7 @@ def _answer(model: TrainedModel, answers: Answers, rows: pd.DataFrame) -> pd.Dat
     return rows.assign(score=scores, decision=decisions, latency_ms=LATENCY_MS)
 
 
-def _compare_costs(
+def _compare_seen_costs(
     config: FraudConfig,
     answers: Answers,
     champion: TrainedModel,
@@ -114,36 +106,22 @@ def _compare_costs(
     rows: Integers,
     now: pd.Timestamp,
 ) -> ArmFinding:
-    """Price both models' decisions where the outcome has matured and could be seen."""
+    """Compare what both models' decisions cost where the outcome has matured and could be seen."""
     world = answers.world
     times = world.transactions["event_time"].iloc[rows]
     is_matured = (times <= now - config.data.label_delay_days * DAY).to_numpy()
     seen = rows[is_matured]
     seen = seen[_is_seen(answers, seen, now=now)]
-    is_fraud, amounts = world.is_fraud[seen] == 1, world.amounts[seen]
-    features = world.features.iloc[seen]
-
-    def price(model: TrainedModel) -> Floats:
-        if not seen.size:
-            return np.zeros(0)
-        decisions = model.artefact.decide(model.artefact.predict(features), amounts)
-        return measure_costs(decisions, is_fraud=is_fraud, amounts=amounts, prices=answers.prices)
-
-    return compare_costs(
-        pd.DataFrame(
-            {
-                "customer_id": world.transactions["customer_id"].iloc[seen].to_numpy(),
-                "is_fraud": is_fraud,
-                "champion_cost": price(champion),
-                "challenger_cost": price(challenger),
-                "weight": 1.0 / answers.outcome_shares[seen],
-            }
-        ),
-        max_increase=config.rollout.max_cost_increase,
-        confidence=config.monitoring.gate_confidence,
-        min_frauds=config.monitoring.min_matured_frauds,
-        seed=config.seed,
+    known = pd.DataFrame(
+        {
+            "customer_id": world.transactions["customer_id"].iloc[seen].to_numpy(),
+            "amount": world.amounts[seen],
+            "is_fraud": world.is_fraud[seen] == 1,
+            "outcome_share": answers.outcome_shares[seen],
+        }
     )
+    models = champion.artefact, challenger.artefact
+    return judge_costs(config, *models, rows=known, features=world.features.iloc[seen])
 
 
 def _find_seen(

@@ -7,17 +7,16 @@ them as text; nothing is fetched from anywhere.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from configs.files import write_whole
-from configs.terminal import format_name, format_value
+from configs.pages import embed_picture, open_templates
+from configs.terminal import format_name
 from monitoring.timelapse_pictures import COLOURS
 from monitoring.timelapse_policies import OURS
 from monitoring.timelapse_result import (
@@ -50,20 +49,16 @@ def write_timelapse_page(
         result: What ``timelapse.json`` holds.
         pictures: SVG texts by world.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"show": format_value, "words": format_name}
-    html = environment.get_template("timelapse_page.html.j2").render(
+    template = open_templates(Path(__file__).parent).get_template("timelapse_page.html.j2")
+    html = template.render(
         result=result,
         columns=COLUMNS,
         ours=OURS,
         colours=COLOURS,
-        pictures={name: own_ids(name, svg) for name, svg in pictures.items()},
+        pictures={
+            name: embed_picture(name, svg, title=format_name(name))
+            for name, svg in pictures.items()
+        },
         replay=_embed(collect_replay(result["worlds"])),
     )
     with write_whole(path) as part:
@@ -122,11 +117,3 @@ def _embed(document: Mapping[str, Any]) -> Markup:
     """Return JSON that is safe inside a script element: no ``<`` can end it."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026"))
-
-
-def own_ids(name: str, svg: str) -> Markup:
-    """Cut a picture's prolog, and make its ids its own among several on one page."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
-    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{format_name(name)}"', 1))

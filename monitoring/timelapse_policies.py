@@ -8,11 +8,11 @@ without a look at the feed, a gate, a shadow or a canary. Ours is the configurat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from configs.schema import FraudConfig, RetrainingSection, RolloutSection
+from configs.schema import FraudConfig
+from configs.sections import RetrainingSection, RolloutSection
+from monitoring.retraining_policy import Trigger
 
-Trigger = Literal["drift", "matured", "estimated"]
 OURS, WEEKLY = "ours", "every_7_days"
 UNLIMITED = 10_000
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from configs.schema import Change, FraudConfig, TimelapseSection, WorldChange
+from configs.schema import FraudConfig
+from configs.sections import Change, TimelapseSection, WorldChange
 from data.fraud import load_labels, load_transactions, run_data, save_checked
 from data.fraud_contract import check_transactions
 from features.fraud_selection import FeatureSet

@@ -56,7 +56,8 @@ def swap_champion(runs: Path, *, version: str, folder: Path, who: str) -> Change
             golden rows; nothing has changed.
     """
     from training.artefact import load_artefact
-    from training.registry import CHAMPION, find_artefact, set_alias
+    from training.promotion import set_alias
+    from training.registry import CHAMPION, find_artefact
 
     with _hold_audit(folder) as audit:
         load_artefact(find_artefact(runs, version), version=version)
@@ -68,7 +69,7 @@ def swap_champion(runs: Path, *, version: str, folder: Path, who: str) -> Change
 def roll_back_champion(runs: Path, *, folder: Path, who: str) -> Change:
     """End the rollout, or make the champion before the champion again.
 
-    See ``training.registry.roll_back``.
+    See ``training.promotion.roll_back``.
 
     Args:
         runs: Output folder, with the registry.
@@ -81,7 +82,7 @@ def roll_back_champion(runs: Path, *, folder: Path, who: str) -> Change:
             not load; nothing has changed.
     """
     from training.artefact import load_artefact
-    from training.registry import roll_back
+    from training.promotion import roll_back
 
     with _hold_audit(folder) as audit:
         change = Change(*roll_back(runs, check=load_artefact))

@@ -11,12 +11,16 @@ counts only those that are there.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from serving.bulk_histogram import BulkHistogram
 
+PREFIX = "throughline_"
 ARMS = ("champion", "challenger", "shadow")
 SCORED_OUTCOMES = ("ok", "degraded", "shed", "no_model", "failed")
 OUTCOMES = (*SCORED_OUTCOMES, "invalid", "too_large")
@@ -47,123 +51,103 @@ class LaneSeries:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        requests = Counter(
-            "throughline_requests_total",
-            "Requests answered.",
-            ["route", "outcome"],
-            registry=registry,
-        )
+        count = partial(_count, registry)
+        measure = partial(_measure, registry)
+        show = partial(_show, registry)
+
+        self.requests = count("requests_total", "Requests answered.", "route", "outcome")
         for route, outcomes in ROUTES.items():
             for outcome in outcomes:
-                requests.labels(route, outcome)
-        self.requests = requests
-        self.latency = BulkHistogram(
-            Histogram(
-                "throughline_request_seconds",
-                "From a request's last byte to its answer.",
-                buckets=REQUEST_BOUNDS,
-                registry=registry,
-            )
+                self.requests.labels(route, outcome)
+        self.latency = measure(
+            "request_seconds", "From a request's last byte to its answer.", REQUEST_BOUNDS
         )
-        stages = Histogram(
-            "throughline_stage_seconds",
-            "How long a batch was in each stage.",
-            ["stage"],
-            buckets=STAGE_BOUNDS,
-            registry=registry,
+
+        self.stages = _measure_stages(registry)
+        self.rows = measure("batch_rows", "Transactions scored together.", ROWS_BOUNDS)
+        self.age = measure(
+            "feature_age_seconds",
+            "Age of the state that answered in the store's place.",
+            AGE_BOUNDS,
         )
-        self.stages = {stage: BulkHistogram(stages.labels(stage)) for stage in STAGES}
-        self.rows = BulkHistogram(
-            Histogram(
-                "throughline_batch_rows",
-                "Transactions scored together.",
-                buckets=ROWS_BOUNDS,
-                registry=registry,
-            )
-        )
-        self.age = BulkHistogram(
-            Histogram(
-                "throughline_feature_age_seconds",
-                "Age of the state that answered in the store's place.",
-                buckets=AGE_BOUNDS,
-                registry=registry,
-            )
-        )
-        self.arm_rows = Counter(
-            "throughline_rows_total",
-            "Transactions scored, by the role of the model that did.",
-            ["arm"],
-            registry=registry,
+
+        self.arm_rows = count(
+            "rows_total", "Transactions scored, by the role of the model that did.", "arm"
         )
         for arm in ARMS:
             self.arm_rows.labels(arm)
-        self.challenger_failures = Counter(
-            "throughline_challenger_failures_total",
+        self.challenger_failures = count(
+            "challenger_failures_total",
             "Batches of a canary that the champion answered because the challenger failed.",
-            registry=registry,
         )
-        self.shadow_failed = Counter(
-            "throughline_shadow_failed_total",
-            "Rows that the challenger could not score in the shadow.",
-            registry=registry,
+        self.shadow_failed = count(
+            "shadow_failed_total", "Rows that the challenger could not score in the shadow."
         )
-        self.shadow_dropped = Counter(
-            "throughline_shadow_dropped_total",
-            "Rows that the challenger could not keep up with in the shadow.",
-            registry=registry,
+        self.shadow_dropped = count(
+            "shadow_dropped_total", "Rows that the challenger could not keep up with in the shadow."
         )
-        self.degraded = Counter(
-            "throughline_degraded_total",
-            "Answers given without part of their features.",
-            ["reason"],
-            registry=registry,
+        self.degraded = count(
+            "degraded_total", "Answers given without part of their features.", "reason"
         )
-        self.log_written = Counter(
-            "throughline_prediction_log_written_total",
-            "Prediction records on disk.",
-            registry=registry,
+
+        self.log_written = count("prediction_log_written_total", "Prediction records on disk.")
+        self.log_dropped = count(
+            "prediction_log_dropped_total", "Prediction records lost to a full queue or disk."
         )
-        self.log_dropped = Counter(
-            "throughline_prediction_log_dropped_total",
-            "Prediction records lost to a full queue or disk.",
-            registry=registry,
+        self.log_pending = show(
+            "prediction_log_pending", "Prediction records that wait for the disk.", "livesum"
         )
-        self.log_pending = Gauge(
-            "throughline_prediction_log_pending",
-            "Prediction records that wait for the disk.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.published = count("published_total", "Scored transactions in the stream.")
+        self.publish_dropped = count(
+            "publish_dropped_total", "Scored transactions lost to the stream."
         )
-        self.published = Counter(
-            "throughline_published_total",
-            "Scored transactions in the stream.",
-            registry=registry,
-        )
-        self.publish_dropped = Counter(
-            "throughline_publish_dropped_total",
-            "Scored transactions lost to the stream.",
-            registry=registry,
-        )
-        self.model = Gauge(
-            "throughline_model_info",
+
+        self.model = show(
+            "model_info",
             "Workers that answer with this version of the model.",
-            ["version"],
-            registry=registry,
-            multiprocess_mode="livesum",
+            "livesum",
+            "version",
         )
-        self.breaker = Gauge(
-            "throughline_breaker_state",
+        self.breaker = show(
+            "breaker_state",
             "The worst of all workers: 0 closed, 1 half open, 2 open.",
-            ["dependency"],
-            registry=registry,
-            multiprocess_mode="livemax",
+            "livemax",
+            "dependency",
         )
-        self.breaker_opened = Counter(
-            "throughline_breaker_opened_total",
-            "How often a breaker opened.",
-            ["dependency"],
-            registry=registry,
+        self.breaker_opened = count(
+            "breaker_opened_total", "How often a breaker opened.", "dependency"
         )
+
+
+def _count(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+    return Counter(PREFIX + name, text, labels, registry=registry)
+
+
+def _measure(
+    registry: CollectorRegistry, name: str, text: str, bounds: Sequence[float]
+) -> BulkHistogram:
+    return BulkHistogram(Histogram(PREFIX + name, text, buckets=bounds, registry=registry))
+
+
+def _measure_stages(registry: CollectorRegistry) -> dict[str, BulkHistogram]:
+    stages = Histogram(
+        f"{PREFIX}stage_seconds",
+        "How long a batch was in each stage.",
+        ["stage"],
+        buckets=STAGE_BOUNDS,
+        registry=registry,
+    )
+    return {stage: BulkHistogram(stages.labels(stage)) for stage in STAGES}
+
+
+def _show(
+    registry: CollectorRegistry,
+    name: str,
+    text: str,
+    over_workers: Literal["livesum", "livemax"],
+    *labels: str,
+) -> Gauge:
+    return Gauge(PREFIX + name, text, labels, registry=registry, multiprocess_mode=over_workers)
 
 
 def forget_dead_workers() -> None:

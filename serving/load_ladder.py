@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.schema import LadderSection
+from configs.sections import LadderSection
 from serving.load_result import LoadResult
 
 

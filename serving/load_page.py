@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from configs.files import write_whole
-from configs.terminal import format_name, format_value
+from configs.pages import embed_picture, open_templates
 
 CAPTIONS = {
     "latency": "Latency by percentile: from when a request was due, and from when it really left.",
@@ -33,30 +29,18 @@ def write_load_page(path: Path, *, summary: Mapping[str, Any], figures: Mapping[
             ``environment``, ``rungs`` for a ladder, and any further facts.
         figures: SVG texts by name, shown in this order; names as in ``CAPTIONS``.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"show": format_value, "words": format_name}
-    html = environment.get_template("load_page.html.j2").render(
+    template = open_templates(Path(__file__).parent).get_template("load_page.html.j2")
+    html = template.render(
         summary=summary,
         facts={
             key: value
             for key, value in summary.items()
             if key not in (*APART, "title", "valid", "interrupted")
         },
-        figures={name: (_own_ids(name, svg), CAPTIONS[name]) for name, svg in figures.items()},
+        figures={
+            name: (embed_picture(name, svg, title=CAPTIONS[name]), CAPTIONS[name])
+            for name, svg in figures.items()
+        },
     )
     with write_whole(path) as part:
         part.write_text(html, encoding="utf-8")
-
-
-def _own_ids(name: str, svg: str) -> Markup:
-    """Cut a picture's prolog, and make its ids its own among several on one page."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
-    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{CAPTIONS[name]}"', 1))

@@ -12,7 +12,8 @@ import pandas as pd
 
 from configs.files import read_json
 from configs.progress import show_progress
-from configs.schema import FraudConfig, LoadSection
+from configs.schema import FraudConfig
+from configs.sections import LoadSection
 from data.fraud import load_transactions
 from serving.load_address import check_may_be_loaded
 from serving.load_messages import (

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from configs.schema import FraudConfig, StackSection, WorldSize
+from configs.schema import FraudConfig
+from configs.sections import StackSection, WorldSize
 from data.fraud import run_data
 from features.redis_server import start_redis
 from features.store import LOG_REDIS_VARIABLE, REDIS_VARIABLE

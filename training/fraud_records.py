@@ -17,16 +17,9 @@ from training.fraud_judging import Judged, Judgement
 from training.fraud_material import Material
 from training.fraud_prices import read_prices
 from training.model_spec import ModelSpec
-from training.registry import (
-    CHALLENGER,
-    CHAMPION,
-    RunRecord,
-    find_version,
-    get_model,
-    log_run,
-    register,
-    set_alias,
-)
+from training.promotion import set_alias
+from training.registration import RunRecord, log_run, register
+from training.registry import CHALLENGER, CHAMPION, find_version, get_model
 from training.report import draw_candidate, trace_candidate, trace_comparison, write_report
 from training.request_model import FallbackSpec
 

@@ -22,16 +22,9 @@ from monitoring.outcome_shares import read_outcome_shares
 from serving.prediction_log import PredictionLog, ScoredBatch, get_prediction_folder
 from training.artefact import load_artefact, load_reference, save_artefact
 from training.fraud import run_train
-from training.registry import (
-    CHALLENGER,
-    CHAMPION,
-    RunRecord,
-    find_version,
-    get_champion,
-    log_run,
-    register,
-    set_alias,
-)
+from training.promotion import set_alias
+from training.registration import RunRecord, log_run, register
+from training.registry import CHALLENGER, CHAMPION, find_version, get_champion
 
 WORLD = {
     "data.size": "small",

@@ -13,7 +13,7 @@ from training.encoding import Encoding
 from training.linear import fit_linear
 from training.model_spec import ModelSpec
 from training.operating_point import Thresholds
-from training.registry import RunRecord, log_run, register
+from training.registration import RunRecord, log_run, register
 
 ENCODING = Encoding(("amount", "card_type"), {"card_type": ("credit", "debit")})
 RECORD = RunRecord(

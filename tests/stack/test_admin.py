@@ -18,14 +18,8 @@ from starlette.applications import Starlette
 from serving.admin import build_admin_routes, read_admin_token
 from serving.champion_changes import AUDIT_FILE
 from tests.stack.registry_world import add_version, save_small_artefact
-from training.registry import (
-    find_artefact,
-    find_version,
-    get_champion,
-    get_tracking_uri,
-    roll_back,
-    set_alias,
-)
+from training.promotion import roll_back, set_alias
+from training.registry import find_artefact, find_version, get_champion, get_tracking_uri
 
 pytestmark = pytest.mark.stack
 

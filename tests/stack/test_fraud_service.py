@@ -35,7 +35,8 @@ from serving.prediction_log import get_prediction_folder, load_predictions
 from serving.server import check_can_serve, find_free_port, get_service_folder, start_service
 from tests.stack.twin_versions import make_version
 from training.artefact import load_artefact
-from training.registry import CHAMPION, get_champion, set_alias
+from training.promotion import set_alias
+from training.registry import CHAMPION, get_champion
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]

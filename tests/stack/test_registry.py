@@ -17,10 +17,10 @@ import loop_commands
 from fraud_commands import app
 from tests.stack.registry_world import ENCODING, FEATURES, add_version, save_small_artefact
 from training.artefact import load_artefact
+from training.mlflow_client import ENVIRONMENT, RegistryError
+from training.promotion import set_alias, set_rollout
+from training.registration import RunRecord, log_run
 from training.registry import (
-    ENVIRONMENT,
-    RegistryError,
-    RunRecord,
     find_artefact,
     find_tagged_version,
     find_version,
@@ -29,9 +29,6 @@ from training.registry import (
     get_model,
     get_registration_time,
     get_tracking_uri,
-    log_run,
-    set_alias,
-    set_rollout,
 )
 from training.rollout import Rollout
 
@@ -76,7 +73,9 @@ def run_python(code, *arguments, cwd):
 
 def test_importing_the_registry_makes_no_files_and_imports_no_mlflow(tmp_path):
     found = run_python(
-        "import sys, training.registry; print('mlflow' in sys.modules)", cwd=tmp_path
+        "import sys, training.promotion, training.registration, training.registry;"
+        " print('mlflow' in sys.modules)",
+        cwd=tmp_path,
     )
 
     assert found == "False"
@@ -113,7 +112,7 @@ def test_each_registered_model_is_the_next_version(client):
 def test_a_promotion_by_another_process_is_seen_at_once(runs, tmp_path):
     before = get_champion(runs)
     code = (
-        "import sys; from pathlib import Path; from training.registry import set_alias; "
+        "import sys; from pathlib import Path; from training.promotion import set_alias; "
         "set_alias(Path(sys.argv[1]), 'champion', version=sys.argv[2])"
     )
 

@@ -13,6 +13,7 @@ from configs.schema import load_fraud_config
 from monitoring import loop_wiring
 from serving.champion_changes import AUDIT_FILE, roll_back_champion, swap_champion
 from tests.stack.registry_world import add_version, save_small_artefact
+from training.promotion import roll_back, set_alias, set_rollout
 from training.registry import (
     find_artefact,
     find_version,
@@ -21,9 +22,6 @@ from training.registry import (
     get_rollout,
     get_rollout_model,
     get_tracking_uri,
-    roll_back,
-    set_alias,
-    set_rollout,
 )
 from training.rollout import Rollout
 
@@ -87,7 +85,7 @@ def test_the_rollout_set_last_is_the_rollout(runs):
 def test_a_rollout_by_another_process_is_seen_at_once(runs):
     code = (
         "import sys; from pathlib import Path; from training.rollout import Rollout;"
-        " from training.registry import set_rollout;"
+        " from training.promotion import set_rollout;"
         " set_rollout(Path(sys.argv[1]), Rollout('2', 'canary', 0.25))"
     )
     assert get_rollout(runs) is None

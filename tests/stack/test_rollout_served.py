@@ -31,15 +31,8 @@ from serving.prediction_log import get_prediction_folder, load_predictions
 from serving.server import find_free_port, start_service
 from tests.stack.stream_world import wait_until
 from tests.stack.twin_versions import make_version
-from training.registry import (
-    CHAMPION,
-    find_artefact,
-    find_version,
-    get_champion,
-    get_rollout,
-    set_alias,
-    set_rollout,
-)
+from training.promotion import set_alias, set_rollout
+from training.registry import CHAMPION, find_artefact, find_version, get_champion, get_rollout
 from training.rollout import Rollout
 
 pytestmark = pytest.mark.stack

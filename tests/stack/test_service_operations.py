@@ -24,7 +24,8 @@ from serving.server import check_can_serve, find_free_port, get_service_folder, 
 from serving.tracing import TRACES_FILE
 from tests.stack.stream_world import wait_until
 from tests.stack.twin_versions import make_version
-from training.registry import CHAMPION, get_champion, set_alias
+from training.promotion import set_alias
+from training.registry import CHAMPION, get_champion
 
 pytestmark = pytest.mark.stack
 TOKEN = "correct-horse-battery"

@@ -24,16 +24,9 @@ from tests.stack.fault_check import FaultCheck
 from tests.stack.served_world import ServedWorld, ask, load_through, serve_world
 from tests.stack.stream_world import wait_until
 from training.artefact import load_artefact
-from training.registry import (
-    ARTEFACT_FOLDER,
-    CHAMPION,
-    RunRecord,
-    find_artefact,
-    get_champion,
-    log_run,
-    register,
-    set_alias,
-)
+from training.promotion import set_alias
+from training.registration import RunRecord, log_run, register
+from training.registry import ARTEFACT_FOLDER, CHAMPION, find_artefact, get_champion
 
 pytestmark = pytest.mark.stack
 UNANSWERED = {CLOSED, LATE, NEVER_SENT, REFUSED}

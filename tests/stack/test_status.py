@@ -13,7 +13,8 @@ from monitoring.status import run_status
 from serving.champion_changes import roll_back_champion, swap_champion
 from serving.server import find_free_port, get_service_folder
 from tests.stack.registry_world import add_version, save_small_artefact
-from training.registry import CHAMPION, get_registration_time, set_alias, set_rollout
+from training.promotion import set_alias, set_rollout
+from training.registry import CHAMPION, get_registration_time
 from training.rollout import Rollout
 
 pytestmark = pytest.mark.stack

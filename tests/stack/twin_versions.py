@@ -10,7 +10,8 @@ import pandas as pd
 
 from configs.schema import FraudConfig
 from training.artefact import load_artefact, save_artefact
-from training.registry import ARTEFACT_FOLDER, RunRecord, get_champion, log_run, register
+from training.registration import RunRecord, log_run, register
+from training.registry import ARTEFACT_FOLDER, get_champion
 
 
 def make_version(config: FraudConfig, folder: Path, *, shift: float) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.schema import WorldChange, WorldSize, load_fraud_config
+from configs.schema import load_fraud_config
+from configs.sections import WorldChange, WorldSize
 from data.fraud_contract import TRANSACTION_COLUMNS, check_transactions
 from data.fraud_events import PATTERNS, name_devices, name_ips
 from data.fraud_world import simulate_world

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from configs.schema import LadderSection
+from configs.sections import LadderSection
 from serving.load_histogram import NUM_BUCKETS, find_buckets
 from serving.load_ladder import climb, describe_ladder, judge_rung
 from serving.load_plan import WorkerReport

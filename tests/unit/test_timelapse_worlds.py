@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.schema import WorldSize, load_fraud_config
+from configs.schema import load_fraud_config
+from configs.sections import WorldSize
 from data.fraud_world import find_change, simulate_world
 from monitoring.timelapse_models import mask_outcomes
 from monitoring.timelapse_policies import OURS, list_policies
