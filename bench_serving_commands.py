@@ -144,8 +144,9 @@ def bench_pipeline(
     In: nothing; a world that ends today is simulated, its features put into a Redis of the bench's
     own, a champion trained; all of it is removed again. Out: answers a second and their latency,
     milliseconds from a decision until the customer's windows hold it, and whether every state is
-    what an offline build of exactly the answered transactions gives. With --json, a picture (SVG)
-    of the freshness over time beside it.
+    what an offline build of exactly the answered transactions gives; beside it plain uvicorn in the
+    same run, and the path's share of that. With --json, a picture (SVG) of the freshness over time
+    beside it.
 
     Example: throughline bench pipeline --json runs/bench/pipeline.json
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from configs.terminal import format_name, format_value
 
@@ -54,4 +54,4 @@ def embed_picture(name: str, svg: str, *, title: str) -> Markup:
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[start : end + 6], flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", body)
-    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))
+    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))

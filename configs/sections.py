@@ -1,7 +1,7 @@
-"""What can be set, section by section, each with its unit in the name and its range in the type.
+"""What can be set, section by section; a number's unit is in its name and its range in its type.
 
-``configs/fraud.yaml`` says every value and what it means; the only defaults are those of a change
-of the world, which changes nothing that it does not name.
+``configs/fraud.yaml`` says every value and what it means. Only changes of the world have defaults:
+there are none, and one changes nothing that it does not name.
 """
 
 from __future__ import annotations

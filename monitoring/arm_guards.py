@@ -159,8 +159,8 @@ def _compare_means(
         guard,
         "breach" if is_beyond else "ok",
         f"{_name_verdict(is_beyond)}: {what} is {challenger.mean():.4f}, the champion's "
-        f"{champion.mean():.4f}; limit {limit.ratio:g} times either way and a change of "
-        f"{limit.change:g}, or {limit.least_ratio:g} times, beyond chance",
+        f"{champion.mean():.4f}; limit: {limit.ratio:g} times either way and by more than "
+        f"{limit.change:g}; or below {limit.least_ratio:g} times; and beyond chance",
         {
             "champion": float(champion.mean()),
             "challenger": float(challenger.mean()),

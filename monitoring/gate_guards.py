@@ -88,6 +88,6 @@ def _find_worse_slices(
         if np.nanquantile((challenger - champion)[1:], 1 - tail) < 0:
             worse.append(
                 f"ranks worse {where}: average precision {champion[0]:.3f} becomes "
-                f"{challenger[0]:.3f}, over {is_fraud.sum()} frauds"
+                f"{challenger[0]:.3f}, over {is_fraud.sum()} frauds; limit: beyond chance"
             )
     return tuple(worse)

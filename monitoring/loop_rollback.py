@@ -14,6 +14,8 @@ from monitoring.loop_store import LoopStore
 from monitoring.loop_tables import get_database_path, get_database_url, open_database
 from training.rollout import parse_rollout
 
+FOLLOWS = "; a running service follows at its next look (serving.model_poll_seconds)"
+
 
 def record_rollback(config: FraudConfig, result: Mapping[str, Any], *, who: str) -> str | None:
     """Write down a rollback, and end the attempts it decides; a tick at work is not waited for.
@@ -46,31 +48,40 @@ def explain_rollback(result: Mapping[str, Any]) -> dict[str, str]:
             ``record_rollback``.
 
     Returns:
-        ``served_before``, ``serves_now`` and ``done``; ``note`` where the loop's record lacks it.
+        ``served_before``, ``serves_now`` and ``done``; ``note`` where a rollout goes on,
+        ``unrecorded`` where the loop's record lacks it.
     """
-    champion = result["champion"]
-    before, after = (champion[name] for name in ("before", "version"))
+    champion, rollout = result["champion"], result["rollout"]
     facts = {
-        "served_before": "none" if before is None else f"version {before}",
-        "serves_now": f"version {after}",
-        "done": f"version {after} is the champion instead; a running service follows within 2 s",
+        "served_before": _name_serving(champion["before"], rollout["before"]),
+        "serves_now": _name_serving(champion["version"], rollout["after"]),
     }
     if result["dropped"] is not None:
-        dropped = parse_rollout(result["dropped"])
-        stage = "shadow" if dropped.stage == "shadow" else f"canary of {dropped.share:.0%}"
-        facts["served_before"] += f", with version {dropped.version} in the {stage}"
-        facts["serves_now"] += ", alone"
-        facts["done"] = (
-            f"the rollout of version {dropped.version} is ended, the champion stays; "
-            "a running service follows within 2 s"
-        )
-    elif before == after:
-        facts["done"] = f"nothing: version {after} was the champion already"
-    if result["unrecorded"] is not None:
+        version = parse_rollout(result["dropped"]).version
+        facts["done"] = f"the rollout of version {version} is ended, the champion stays{FOLLOWS}"
+    elif champion["before"] == champion["version"]:
+        facts["done"] = f"nothing: version {champion['version']} was the champion already"
+    else:
+        facts["done"] = f"version {champion['version']} is the champion instead{FOLLOWS}"
+    if rollout["after"] is not None:
         facts["note"] = (
+            "the rollout goes on; the loop's next tick ends it, or `throughline fraud rollback`"
+        )
+    if result["unrecorded"] is not None:
+        facts["unrecorded"] = (
             f"the loop's record lacks it ({result['unrecorded']}); the next tick sees it by itself"
         )
     return facts
+
+
+def _name_serving(champion: str | None, rollout: str | None) -> str:
+    """Name who answers, and who beside it."""
+    name = "none" if champion is None else f"version {champion}"
+    if rollout is None:
+        return name
+    beside = parse_rollout(rollout)
+    stage = "shadow" if beside.stage == "shadow" else f"canary of {beside.share:.0%}"
+    return f"{name}, with version {beside.version} in the {stage}"
 
 
 def _record(store: LoopStore, result: Mapping[str, Any], *, who: str) -> None:

@@ -21,7 +21,8 @@ from monitoring.report_folders import REPORT_FILE
 
 QUALITY = "quality"
 """The name of the alarm that the data-quality gate raises; the others are named as triggers."""
-FIGURES = re.compile(r"[+-]?\d[\d.,:-]*")
+FIGURES = re.compile(r"(?<!\w)[+-]?\d[\d.,:-]*(?!\w)")
+"""Numbers and times of a sentence, but not the digits of a name as ``customer_tx_count_24h``."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _build_tables(status: Mapping[str, Any]) -> Iterator[RenderableType]:
         rows = [(a["since"], a["name"], [a["message"], a["advice"]]) for a in status["alarms"]]
         yield _build_table("open alarms", ("since (data)", "alarm", "what, and what to do"), rows)
     if status["decisions"]:
-        rows = [(_show_times(d), _count(d), d["reasons"]) for d in status["decisions"]]
+        rows = [(_show_times(d), _describe_action(d), d["reasons"]) for d in status["decisions"]]
         yield _build_table(
             "last decisions", ("time (data)", "decision", "reasons, the last time"), rows
         )
@@ -104,7 +104,7 @@ def _show_times(decision: Mapping[str, Any]) -> str:
     return last if decision["count"] == 1 else f"{first}\nto {last}"
 
 
-def _count(decision: Mapping[str, Any]) -> str:
+def _describe_action(decision: Mapping[str, Any]) -> str:
     times = decision["count"]
     return str(decision["action"]) if times == 1 else f"{decision['action']}, {times} times"
 

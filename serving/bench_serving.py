@@ -27,6 +27,7 @@ from serving.load_plan import Target
 from serving.load_result import LoadResult
 from serving.load_run import measure_load
 from serving.peers import (
+    CONNECTIONS,
     OURS,
     OURS_TWO,
     TEXTBOOK,
@@ -36,12 +37,12 @@ from serving.peers import (
     ScoreCheck,
     list_peers,
     list_steps,
+    make_answer,
 )
 from serving.serving_pictures import plot_peers, plot_stages
 from serving.serving_world import ServingWorld, prepare_world
 from serving.stage_times import read_stage_times
 
-CONNECTIONS = 64
 NUM_REQUESTS = 2000
 NUM_COMPARED = 50
 WARM_UP_SECONDS = 2.0
@@ -100,7 +101,10 @@ def run_bench_serving(
     measured: dict[str, list[Measured]] = {peer.name: [] for peer in peers}
     missing: dict[str, str] = {}
     with prepare_world(config, train=train, num_requests=NUM_REQUESTS) as world:
-        place = PeerWorld(world.config, world.model_folder, _take_answer(world))
+        # Written here rather than asked for: no service runs yet.
+        first = str(world.requests[0].message["transaction_id"])
+        answer = make_answer(first, float(world.scores[0]))
+        place = PeerWorld(world.config, world.model_folder, answer)
         with show_progress("Measuring services", total=rounds * len(peers)) as advance:
             for _ in range(rounds):
                 for peer in peers:
@@ -234,17 +238,6 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99_9": 99.9}
 
 def _read_ms(run: LoadResult, percentile: float) -> float:
     return float(run.latencies.get_value_at_percentile(percentile)) / 1e3
-
-
-def _take_answer(world: ServingWorld) -> str:
-    """Make an answer as long as ours, for what answers always the same."""
-    # Written here rather than asked for: no service runs yet.
-    identifier = world.requests[0].message["transaction_id"]
-    score = float(world.scores[0])
-    return (
-        f'{{"transaction_id":"{identifier}","score":{score!r},"decision":"approve",'
-        '"model_version":"1","degraded_reason":null}'
-    )
 
 
 def _measure(peer: Peer, place: PeerWorld, world: ServingWorld, *, seconds: float) -> Measured:

@@ -99,14 +99,16 @@ def run_rollback(config: FraudConfig, *, to: str | None = None) -> dict[str, Any
 
     Returns:
         ``champion`` (``version`` and ``before``), ``dropped`` (the rollout that was ended instead,
-        or ``None``), ``wrote`` and ``next``.
+        or ``None``), ``rollout`` (that is under way, ``before`` and ``after``, as text), ``wrote``
+        and ``next``.
 
     Raises:
         FileNotFoundError: If there is no champion.
         ValueError: As for ``roll_back_champion`` or ``swap_champion``.
     """
-    from training.registry import get_champion
+    from training.registry import get_champion, get_rollout
 
+    before = get_rollout(config.runs)
     folder = get_service_folder(config.runs)
     who = f"{getpass.getuser()} (command)"
     if to is None:
@@ -114,9 +116,11 @@ def run_rollback(config: FraudConfig, *, to: str | None = None) -> dict[str, Any
         change = roll_back_champion(config.runs, folder=folder, who=who)
     else:
         change = swap_champion(config.runs, version=to, folder=folder, who=who)
+    after = get_rollout(config.runs)
     return {
         "champion": {"version": change.after, "before": change.before},
         "dropped": change.dropped,
+        "rollout": {"before": before and str(before), "after": after and str(after)},
         "wrote": [str(folder / AUDIT_FILE)],
         "next": "throughline fraud status",
     }

@@ -51,85 +51,85 @@ class LaneSeries:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        count = partial(_count, registry)
-        measure = partial(_measure, registry)
-        show = partial(_show, registry)
+        counter = partial(_make_counter, registry)
+        histogram = partial(_make_histogram, registry)
+        gauge = partial(_make_gauge, registry)
 
-        self.requests = count("requests_total", "Requests answered.", "route", "outcome")
+        self.requests = counter("requests_total", "Requests answered.", "route", "outcome")
         for route, outcomes in ROUTES.items():
             for outcome in outcomes:
                 self.requests.labels(route, outcome)
-        self.latency = measure(
+        self.latency = histogram(
             "request_seconds", "From a request's last byte to its answer.", REQUEST_BOUNDS
         )
 
-        self.stages = _measure_stages(registry)
-        self.rows = measure("batch_rows", "Transactions scored together.", ROWS_BOUNDS)
-        self.age = measure(
+        self.stages = _make_stages(registry)
+        self.rows = histogram("batch_rows", "Transactions scored together.", ROWS_BOUNDS)
+        self.age = histogram(
             "feature_age_seconds",
             "Age of the state that answered in the store's place.",
             AGE_BOUNDS,
         )
 
-        self.arm_rows = count(
+        self.arm_rows = counter(
             "rows_total", "Transactions scored, by the role of the model that did.", "arm"
         )
         for arm in ARMS:
             self.arm_rows.labels(arm)
-        self.challenger_failures = count(
+        self.challenger_failures = counter(
             "challenger_failures_total",
             "Batches of a canary that the champion answered because the challenger failed.",
         )
-        self.shadow_failed = count(
+        self.shadow_failed = counter(
             "shadow_failed_total", "Rows that the challenger could not score in the shadow."
         )
-        self.shadow_dropped = count(
+        self.shadow_dropped = counter(
             "shadow_dropped_total", "Rows that the challenger could not keep up with in the shadow."
         )
-        self.degraded = count(
+        self.degraded = counter(
             "degraded_total", "Answers given without part of their features.", "reason"
         )
 
-        self.log_written = count("prediction_log_written_total", "Prediction records on disk.")
-        self.log_dropped = count(
+        self.log_written = counter("prediction_log_written_total", "Prediction records on disk.")
+        self.log_dropped = counter(
             "prediction_log_dropped_total", "Prediction records lost to a full queue or disk."
         )
-        self.log_pending = show(
+        self.log_pending = gauge(
             "prediction_log_pending", "Prediction records that wait for the disk.", "livesum"
         )
-        self.published = count("published_total", "Scored transactions in the stream.")
-        self.publish_dropped = count(
+        self.published = counter("published_total", "Scored transactions in the stream.")
+        self.publish_dropped = counter(
             "publish_dropped_total", "Scored transactions lost to the stream."
         )
 
-        self.model = show(
+        self.model = gauge(
             "model_info",
             "Workers that answer with this version of the model.",
             "livesum",
             "version",
         )
-        self.breaker = show(
+        self.breaker = gauge(
             "breaker_state",
             "The worst of all workers: 0 closed, 1 half open, 2 open.",
             "livemax",
             "dependency",
         )
-        self.breaker_opened = count(
+        self.breaker_opened = counter(
             "breaker_opened_total", "How often a breaker opened.", "dependency"
         )
 
 
-def _count(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+def _make_counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
     return Counter(PREFIX + name, text, labels, registry=registry)
 
 
-def _measure(
+def _make_histogram(
     registry: CollectorRegistry, name: str, text: str, bounds: Sequence[float]
 ) -> BulkHistogram:
     return BulkHistogram(Histogram(PREFIX + name, text, buckets=bounds, registry=registry))
 
 
-def _measure_stages(registry: CollectorRegistry) -> dict[str, BulkHistogram]:
+def _make_stages(registry: CollectorRegistry) -> dict[str, BulkHistogram]:
     stages = Histogram(
         f"{PREFIX}stage_seconds",
         "How long a batch was in each stage.",
@@ -140,7 +140,7 @@ def _measure_stages(registry: CollectorRegistry) -> dict[str, BulkHistogram]:
     return {stage: BulkHistogram(stages.labels(stage)) for stage in STAGES}
 
 
-def _show(
+def _make_gauge(
     registry: CollectorRegistry,
     name: str,
     text: str,

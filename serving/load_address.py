@@ -54,12 +54,14 @@ def check_listens(url: str) -> None:
 
     Raises:
         ValueError: If the address has no host or port to go to, or no connection to it is made
-            within a second.
+            within a second, for each address that the host's name has.
     """
     parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"--url is '{url}'; write it as http://127.0.0.1:3000")
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:  # a port that is no number is a ValueError
         raise ValueError(
             f"nobody listens at --url {url} ({error}); start a service with "

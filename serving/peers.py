@@ -33,6 +33,8 @@ from serving.server import SOURCE_FOLDER, find_free_port, get_service_folder, st
 
 TEXTBOOK, UVICORN = "textbook: Feast SDK, pandas", "uvicorn, constant answer"
 OURS = "throughline"
+CONNECTIONS = 64
+"""Of a closed loop, each of which asks again as soon as it has its answer."""
 OURS_TWO = "throughline, 2 workers"
 BENTOML_TUNED = "logging.access.enabled=false", "metrics.enabled=false", "tracing.sample_rate=0.0"
 
@@ -136,6 +138,14 @@ class ScoreCheck:
         except (msgspec.DecodeError, ValueError):
             return "no score"
         return None if 0.0 <= score <= 1.0 else "score outside [0, 1]"
+
+
+def make_answer(transaction_id: str, score: float) -> str:
+    """Make an answer as long as ours, for what answers always the same."""
+    return (
+        f'{{"transaction_id":"{transaction_id}","score":{score!r},"decision":"approve",'
+        '"model_version":"1","degraded_reason":null}'
+    )
 
 
 def list_peers() -> tuple[Peer, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from configs.benchmark import Target as BenchTarget
+from serving.load_result import LoadResult
 from serving.peers import UVICORN
 from serving.pipeline_load import Phase
 from serving.pipeline_probe import Probe
@@ -76,13 +77,14 @@ def select_main(measured: Measured) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_rows(
-    measured: Measured, ceilings: Sequence[float], *, rate: float, workers: int
+    measured: Measured, ceilings: Sequence[LoadResult], *, rate: float, workers: int
 ) -> list[dict[str, Any]]:
     """Make a row for the answers, one for the windows, one for the probe, and uvicorn's.
 
     Args:
         measured: What the run saw.
-        ceilings: Requests a second of plain uvicorn before and after it; shares are of the higher.
+        ceilings: Plain uvicorn before and after it; the share is of the faster, and at most
+            ``rate`` over it.
         rate: That was asked for.
         workers: Of the service.
     """
@@ -113,7 +115,7 @@ def build_rows(
             "name": f"readable, {_count(len(measured.reports), 'processor')}",
             "transactions": len(freshness),
             "tx_per_second": round(whole_rate, 1),
-            "share_of_uvicorn": whole_rate / max(ceilings),
+            "share_of_uvicorn": whole_rate / max(ceiling.qps for ceiling in ceilings),
             **_describe_ms(freshness),
             "cores": round(cores.get("processors", 0.0), 2),
             "measured": {"counts": [report.counts for report in measured.reports]},
@@ -124,7 +126,12 @@ def build_rows(
             **_describe_ms(np.array(seen)),
         },
         *(
-            {"name": f"{UVICORN}, {when}", "tx_per_second": round(ceiling, 1)}
+            {
+                "name": f"{UVICORN}, {when}",
+                "tx_per_second": round(ceiling.qps, 1),
+                "errors": sum(ceiling.errors.values()) + ceiling.shed,
+                "measured": {"doubts": list(ceiling.why)},
+            }
             for when, ceiling in zip(("before", "after"), ceilings, strict=True)
         ),
     ]

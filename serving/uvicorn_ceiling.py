@@ -1,26 +1,21 @@
 """How many requests a second plain uvicorn answers here and now: what other figures are held to.
 
-The same code is two or three times as fast on one day of a shared machine as on another, so a
-figure from a run of its own says little without a limit that was measured in the same run.
+A shared machine is not as fast on one day as on another, so a figure says little without a limit
+that was measured in the same run.
 """
 
 from __future__ import annotations
 
 from configs.schema import FraudConfig
 from serving.load_plan import Target
+from serving.load_result import LoadResult
 from serving.load_run import measure_load
-from serving.peers import UVICORN, PeerWorld, list_peers
+from serving.peers import CONNECTIONS, UVICORN, PeerWorld, list_peers, make_answer
 
-CONNECTIONS = 64
 SECONDS, WARM_UP_SECONDS = 4.0, 1.0
-ANSWER = (
-    '{"transaction_id":"pipeline-main-100000","score":0.0123456789012345,"decision":"approve",'
-    '"model_version":"1","degraded_reason":null}'
-)
-"""As long as ours."""
 
 
-def measure_uvicorn_ceiling(config: FraudConfig, body: bytes) -> float:
+def measure_uvicorn_ceiling(config: FraudConfig, body: bytes) -> LoadResult:
     """Start uvicorn with an answer that never changes, load it, stop it.
 
     Args:
@@ -28,13 +23,16 @@ def measure_uvicorn_ceiling(config: FraudConfig, body: bytes) -> float:
         body: A transaction, as ``/v1/score`` takes it.
 
     Returns:
-        Requests a second at saturation, the generator on the same cores.
+        At saturation, the generator on the same cores.
 
     Raises:
         ValueError: If uvicorn does not start.
     """
     (peer,) = (peer for peer in list_peers() if peer.name == UVICORN)
-    with peer.start(PeerWorld(config, config.runs, ANSWER), body) as url:
+    with peer.start(
+        PeerWorld(config, config.runs, make_answer("pipeline-main-100000", 0.0123456789012345)),
+        body,
+    ) as url:
         return measure_load(
             Target(url, peer.path),
             [body],
@@ -42,4 +40,4 @@ def measure_uvicorn_ceiling(config: FraudConfig, body: bytes) -> float:
             connections=CONNECTIONS,
             seconds=SECONDS,
             warm_up_seconds=WARM_UP_SECONDS,
-        ).qps
+        )

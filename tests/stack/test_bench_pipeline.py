@@ -31,12 +31,17 @@ def test_the_pipeline_bench_finds_every_answered_transaction_in_the_right_states
         capture_output=True,
     )
     result = json.loads(file.read_text())
-    scored, readable, probe = result["rows"]
+    scored, readable, probe, *ceilings = result["rows"]
     assert scored["transactions"] > 60
     assert scored["errors"] == 0
     # The probe's transactions are among those that became readable.
     assert readable["transactions"] >= scored["transactions"]
     assert probe["transactions"] > 0
+    assert [row["errors"] for row in ceilings] == [0, 0]
+    highest = max(row["tx_per_second"] for row in ceilings)
+    assert readable["share_of_uvicorn"] == pytest.approx(
+        readable["tx_per_second"] / highest, rel=0.01
+    )
     targets = {target["name"]: target["value"] for target in result["targets"]}
     verdicts = ("wrong_states", "transactions_lost", "transactions_invented", "dead_letters")
     assert {name: targets[name] for name in verdicts} == dict.fromkeys(verdicts, 0)

@@ -175,7 +175,7 @@ def test_a_finding_says_its_verdict_first_then_the_figures_then_the_limit():
         max_decline_change=0.03,
         min_decline_ratio=0.2,
     )
-    limit = "limit 2 times either way and a change of 0.03, or 0.2 times, beyond chance"
+    limit = "limit: 2 times either way and by more than 0.03; or below 0.2 times; and beyond chance"
     assert [finding.reason for finding in findings] == [
         "in order: a decision takes 2.50 ms, the champion's 2.00 ms; limit 1.5 times as long",
         f"in order: the mean score is 0.0500, the champion's 0.0500; {limit}",

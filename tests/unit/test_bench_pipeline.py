@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_rate_of_the_whole_path_runs_until_the_last_transaction_is_readable(
 
 def test_what_was_scored_before_or_after_the_main_stretch_does_not_count():
     measured = make_measured((-3.0, 9.0), (0.0, 0.5), (1.0, 0.5), (2.5, 9.0))
-    _, readable, *_ = build_rows(measured, (10.0, 10.0), rate=2.0, workers=1)
+    _, readable, *_ = build_rows(measured, (make_load(), make_load()), rate=2.0, workers=1)
     assert readable["transactions"] == 2
     assert readable["max_ms"] == 500.0
     assert judge(measured)["freshness_p99_s"] == pytest.approx(0.5)
@@ -86,7 +87,8 @@ def test_what_was_scored_before_or_after_the_main_stretch_does_not_count():
 
 def test_the_path_is_a_share_of_the_faster_of_the_two_runs_of_plain_uvicorn():
     measured = make_measured((0.0, 0.5), (1.0, 1.0))
-    _, readable, _, before, after = build_rows(measured, (8.0, 4.0), rate=2.0, workers=1)
+    ceilings = [replace(make_load(), qps=qps) for qps in (8.0, 4.0)]
+    _, readable, _, before, after = build_rows(measured, ceilings, rate=2.0, workers=1)
     assert (before["tx_per_second"], after["tx_per_second"]) == (8.0, 4.0)
     assert readable["tx_per_second"] == 1.0
     assert readable["share_of_uvicorn"] == pytest.approx(1.0 / 8.0)

@@ -69,8 +69,17 @@ def test_a_loop_over_an_instant_that_stands_still_is_refused(world):
     assert "stands still" in str(answer.exception)
 
 
-ROLLED_BACK = {"champion": {"version": "1", "before": "2"}, "dropped": None}
-DROPPED = {"champion": {"version": "1", "before": "1"}, "dropped": "2 shadow 0.0"}
+NO_ROLLOUT = {"before": None, "after": None}
+ROLLED_BACK = {
+    "champion": {"version": "1", "before": "2"},
+    "dropped": None,
+    "rollout": NO_ROLLOUT,
+}
+DROPPED = {
+    "champion": {"version": "1", "before": "1"},
+    "dropped": "2 canary 0.25",
+    "rollout": {"before": "2 canary 0.25", "after": None},
+}
 
 
 def test_a_rollout_ended_by_hand_is_a_step_of_its_attempt(world):
@@ -79,7 +88,7 @@ def test_a_rollout_ended_by_hand_is_a_step_of_its_attempt(world):
     with world.open_store() as store:
         step = store.load_transitions()[-1]
     assert (step["from_state"], step["to_state"], step["who"]) == ("shadow", "superseded", "kim")
-    assert step["reasons"] == ["the rollout '2 shadow 0.0' was ended by hand"]
+    assert step["reasons"] == ["the rollout '2 canary 0.25' was ended by hand"]
 
 
 def test_a_rollout_ended_by_hand_leaves_the_watch_of_the_champion_before_it(world):
@@ -121,23 +130,35 @@ def test_a_rollback_that_cannot_be_recorded_says_why(world):
             ],
         ),
         (
-            {**DROPPED, "dropped": "2 canary 0.25"},
+            DROPPED,
             [
                 "served before  version 1, with version 2 in the canary of 25%",
-                "serves now     version 1, alone",
+                "serves now     version 1",
                 "done           the rollout of version 2 is ended, the champion stays; a running",
             ],
         ),
         (
-            {"champion": {"version": "1", "before": "1"}, "dropped": None},
+            {"champion": {"version": "1", "before": "1"}, "dropped": None, "rollout": NO_ROLLOUT},
             [
                 "served before  version 1",
                 "serves now     version 1",
                 "done           nothing: version 1 was the champion already",
             ],
         ),
+        (
+            {
+                **ROLLED_BACK,
+                "rollout": {"before": "3 canary 0.05", "after": "3 canary 0.05"},
+            },
+            [
+                "served before  version 2, with version 3 in the canary of 5%",
+                "serves now     version 1, with version 3 in the canary of 5%",
+                "done           version 1 is the champion instead; a running service follows",
+                "note           the rollout goes on; the loop's next tick ends it, or `throughline",
+            ],
+        ),
     ],
-    ids=["champion", "rollout", "nothing"],
+    ids=["champion", "rollout", "nothing", "under a canary"],
 )
 def test_a_rollback_says_what_served_what_serves_what_was_done_and_what_is_next(
     tmp_path, monkeypatch, result, lines
@@ -162,7 +183,7 @@ def test_a_rollback_says_what_served_what_serves_what_was_done_and_what_is_next(
 
 def test_a_rollback_that_the_loops_record_lacks_says_so():
     facts = explain_rollback({**ROLLED_BACK, "unrecorded": "file is not a database"})
-    assert facts["note"].startswith("the loop's record lacks it (file is not a database)")
+    assert facts["unrecorded"].startswith("the loop's record lacks it (file is not a database)")
 
 
 def test_an_address_without_a_driver_says_what_to_install():

@@ -128,3 +128,9 @@ def test_an_alarm_about_the_version_before_is_not_the_beginning_of_this_ones():
 
 def test_without_evidence_there_is_no_alarm():
     assert find_open_alarms([], champion="3") == []
+
+
+def test_decisions_about_different_columns_stay_apart():
+    reasons = ("customer_tx_count_24h is empty, 0.3", "customer_tx_count_1h is empty, 0.4")
+    looks = [replace(look(day), reasons=(text,)) for day, text in enumerate(reasons)]
+    assert group_decisions(looks) == [[looks[0]], [looks[1]]]
