@@ -205,10 +205,9 @@ def measure_missing_share(column: pd.Series) -> float:
     """Return the share of nulls and infinities, 1.0 for a column without rows."""
     if column.empty:
         return 1.0
-    known = column.notna()
     if pd.api.types.is_numeric_dtype(column):
-        known &= np.isfinite(column.astype(np.float64))
-    return float(1 - known.mean())
+        return float(1 - np.isfinite(column.to_numpy(np.float64)).mean())
+    return float(1 - column.notna().mean())
 
 
 def _check_constant(

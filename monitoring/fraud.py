@@ -129,7 +129,7 @@ def gather_evidence(
         history=load_transactions(config.runs),
         labels=load_labels(config.runs),
     )
-    own = window.select(material.answers)
+    own = material.select_own(window.select(material.predictions))
     if not may_be_silent:
         _check_answered(own, predictions, window=window, version=version)
     with show_progress(f"Comparing {len(own):,} predictions with the reference"):

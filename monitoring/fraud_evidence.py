@@ -52,10 +52,9 @@ class Material:
     history: pd.DataFrame
     labels: pd.DataFrame
 
-    @property
-    def answers(self) -> pd.DataFrame:
-        """What the champion itself answered."""
-        return self.predictions[self.predictions["model_version"] == self.champion.version]
+    def select_own(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Return those of the predictions that the champion itself gave."""
+        return predictions[predictions["model_version"] == self.champion.version]
 
 
 @dataclass(frozen=True)

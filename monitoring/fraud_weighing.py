@@ -54,8 +54,8 @@ def weigh_evidence(
     Returns:
         The evidence. Answers that were degraded are part of the feed's and not of the model's.
     """
-    own = window.select(material.answers)
     served = window.select(material.predictions)
+    own = material.select_own(served)
     sound = own[own["degraded_reason"].isna()]
     outcomes = _find_outcomes(config, material, window)
     past = _label_history(config, material, now=window.now)
@@ -135,9 +135,9 @@ def _find_outcomes(config: FraudConfig, material: Material, window: Window) -> p
     earliest = window.now - delay - pd.Timedelta(days=config.monitoring.window_days)
     since = window.since if window.is_chosen else min(window.since, earliest)
     asked = Window(window.now, since, window.until, is_chosen=True)
-    answers = material.answers[material.answers["degraded_reason"].isna()]
+    answers = material.select_own(asked.select(material.predictions))
     outcomes = join_outcomes(
-        asked.select(answers),
+        answers[answers["degraded_reason"].isna()],
         labels=material.labels,
         now=window.now,
         label_delay_days=config.data.label_delay_days,
@@ -148,8 +148,11 @@ def _find_outcomes(config: FraudConfig, material: Material, window: Window) -> p
 def _label_history(config: FraudConfig, material: Material, *, now: pd.Timestamp) -> pd.DataFrame:
     """Return the labelled, matured transactions since the champion's first training day."""
     start = pd.Timestamp(material.champion.spec.train_start_time)
-    rows = material.history[material.history["event_time"] >= start]
-    answered = material.predictions.drop_duplicates("transaction_id").set_index("transaction_id")
+    end = now - pd.Timedelta(days=config.data.label_delay_days)
+    is_matured = material.history["event_time"].between(start, end)
+    rows = material.history.loc[is_matured, ["transaction_id", "customer_id", "event_time"]]
+    answered = material.predictions[["transaction_id", "outcome_share"]]
+    answered = answered.drop_duplicates("transaction_id").set_index("transaction_id")
     shares = rows["transaction_id"].map(answered["outcome_share"]).fillna(1.0)
     outcomes = join_outcomes(
         rows.assign(outcome_share=shares),
@@ -157,7 +160,7 @@ def _label_history(config: FraudConfig, material: Material, *, now: pd.Timestamp
         now=now,
         label_delay_days=config.data.label_delay_days,
     )
-    return outcomes[outcomes["is_matured"] & outcomes["is_fraud"].notna()]
+    return outcomes[outcomes["is_fraud"].notna()]
 
 
 def _check_feed(
@@ -209,11 +212,12 @@ def _measure_drift(
     champion, limits = material.champion, config.monitoring
     features = material.features.loc[sound.index]
     names = [name for name in champion.features if name in features]
+    is_enough = len(sound) >= limits.min_rows
     return measure_drift(
         features[names].assign(event_time=sound["event_time"], score=sound["score"]),
         reference=material.reference,
         categorical=tuple(champion.spec.encoding.vocabularies),
-        importance=measure_importance(champion, material.reference),
+        importance=measure_importance(champion, material.reference) if is_enough else {},
         limits=DriftLimits(
             min_rows=limits.min_rows,
             max_rows=limits.max_rows,

@@ -110,16 +110,16 @@ def join_outcomes(
 
     Returns:
         One row per transaction in the order of ``predictions``, its columns plus ``is_matured``,
-        ``is_fraud`` (missing where there is no label by ``now``, and where the transaction was
+        ``is_fraud`` (1 or 0, NaN where there is no label by ``now``, and where the transaction was
         declined) and ``weight`` (how many answers an outcome stands for, 0 where declined).
     """
-    arrived = labels[labels["label_time"] <= now].set_index("transaction_id")["is_fraud"]
+    arrived = labels.loc[labels["label_time"] <= now, ["transaction_id", "is_fraud"]]
     outcomes = predictions.drop_duplicates("transaction_id")
     shares = outcomes["outcome_share"].to_numpy(dtype=np.float64)
     is_visible = shares > 0
-    known = outcomes["transaction_id"].map(arrived.astype(object))
+    is_fraud = arrived.set_index("transaction_id")["is_fraud"].astype(np.float64)
     return outcomes.assign(
-        is_fraud=known.where(is_visible, None),
+        is_fraud=outcomes["transaction_id"].map(is_fraud).where(is_visible),
         is_matured=outcomes["event_time"] <= now - pd.Timedelta(days=label_delay_days),
         weight=np.divide(1.0, shares, out=np.zeros(len(shares)), where=is_visible),
     )

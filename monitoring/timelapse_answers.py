@@ -55,9 +55,9 @@ class Answers:
         self._exploration = Exploration(explore_share, EXPLORATION_KEY)
         self._first = int(world.day_starts[0])
         self._versions = np.full(num_rows, "", dtype=object)
-        self._is_challenger = np.zeros(num_rows, dtype=bool)
+        self._arms = np.full(num_rows, "champion", dtype=object)
         self._scores = np.zeros(num_rows)
-        self._decisions = np.full(num_rows, "approve", dtype="<U7")
+        self._decisions = np.full(num_rows, "approve", dtype=object)
 
     def serve_day(self, day: int, served: Served) -> None:
         """Answer a day's transactions."""
@@ -65,13 +65,13 @@ class Answers:
         amounts = self.world.amounts[everywhere]
         scores = served.champion.score_day(day)
         decisions = served.champion.artefact.decide(scores, amounts)
-        is_theirs = np.zeros(len(scores), dtype=bool)
+        arms = np.full(len(scores), "champion", dtype=object)
         versions = np.full(len(scores), served.version, dtype=object)
         challenger, rollout = served.challenger, served.rollout
         if challenger is not None and rollout is not None and rollout.stage == "canary":
             is_theirs = self._find_customers(rollout, everywhere)
             theirs = challenger.score_day(day)
-            versions[is_theirs] = rollout.version
+            arms[is_theirs], versions[is_theirs] = "challenger", rollout.version
             scores = np.where(is_theirs, theirs, scores)
             decisions = np.where(is_theirs, challenger.artefact.decide(theirs, amounts), decisions)
         taken = decisions.tolist()
@@ -81,7 +81,7 @@ class Answers:
             amounts=amounts,
             min_review_amount=self.prices.review_fee,
         )
-        self._versions[rows], self._is_challenger[rows] = versions, is_theirs
+        self._versions[rows], self._arms[rows] = versions, arms
         self._scores[rows], self._decisions[rows] = scores, taken
 
     def find_rows_of(self, version: str) -> Booleans:
@@ -114,7 +114,7 @@ class Answers:
         truth = self.world.is_fraud[everywhere]
         known = ~np.isnan(truth)
         costs = measure_costs(
-            self._decisions[rows][known],
+            self._decisions[rows][known].astype(str),
             is_fraud=truth[known] == 1,
             amounts=self.world.amounts[everywhere][known],
             prices=self.prices,
@@ -133,9 +133,9 @@ class Answers:
         return transactions.assign(
             prediction_time=transactions["event_time"],
             model_version=self._versions[rows],
-            arm=np.where(self._is_challenger[rows], "challenger", "champion"),
+            arm=self._arms[rows],
             score=self._scores[rows],
-            decision=self._decisions[rows].astype(object),
+            decision=self._decisions[rows],
             degraded_reason=None,
             latency_ms=LATENCY_MS,
             outcome_share=self.outcome_shares[everywhere],

@@ -111,18 +111,14 @@ class Evidence:
         world, now = self._world, self._world.get_time(day)
         times = world.transactions["event_time"]
         first, last = times.searchsorted([champion.split.train.start_time, now])
-        history = world.numbered.iloc[first:last]
-        known = world.truth[["is_fraud", "label_time"]].iloc[first:last]
-        labels = known.assign(transaction_id=history["transaction_id"].array)
-        predictions = answers.select(0, day)
-        predictions = predictions[predictions.index >= first]
+        served = max(first, world.day_starts[0])
         return Material(
             champion=champion.artefact,
             reference=champion.reference,
-            predictions=predictions,
-            features=world.features.loc[predictions.index],
-            history=history,
-            labels=labels[labels["label_time"] <= now],
+            predictions=answers.select(0, day).loc[served:],
+            features=world.features.iloc[served:last],
+            history=world.numbered.iloc[first:last],
+            labels=world.numbered_labels.iloc[first:last],
         )
 
 

@@ -125,6 +125,17 @@ class World:
             }
         )
 
+    @cached_property
+    def numbered_labels(self) -> pd.DataFrame:
+        """The labels by those numbers, one row per transaction; no time where there is none."""
+        return pd.DataFrame(
+            {
+                "transaction_id": self.numbered["transaction_id"],
+                "is_fraud": self.is_fraud,
+                "label_time": self.truth["label_time"],
+            }
+        )
+
     def encode(self, encoding: Encoding) -> Floats:
         """Return the served rows' matrix; models with the same inputs share it."""
         key = (encoding.features, tuple(sorted(encoding.vocabularies.items())))
