@@ -66,7 +66,7 @@ bench: $(INSTALLED) ## every bench beside its peers, into runs/bench; BENCH="str
 	for name in $(BENCH); do \
 	  $(PY) -m throughline bench $${name/-steps/ --ablate} --json runs/bench/$$name.json; done
 
-up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1 adds Redis and a stream
+up: ## the fraud service and the MLflow page in containers, on loopback; STACK=1 adds Redis, a stream, the loop
 	@test -d $${RUNS:-runs/demo} || { echo "error: nothing to serve; run make demo first" >&2; exit 2; }
 	$(COMPOSE) $(if $(STACK),--profile stack) up --detach
 

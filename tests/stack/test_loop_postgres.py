@@ -2,15 +2,24 @@
 
 import os
 import pwd
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
+from sqlalchemy import func, select
 
+from monitoring.loop_tables import open_database, ticks
+from serving.server import SOURCE_FOLDER, find_free_port, start_service
+from tests.stack.served_world import ask
+from tests.stack.stream_world import wait_until
 from tests.unit.loop_world import LoopWorld, make_config
 
 pytestmark = pytest.mark.stack
@@ -74,3 +83,40 @@ def test_a_second_tick_in_postgresql_says_that_another_is_at_work(database_url, 
 
     LoopWorld(config, checkpoint=tick_again).tick(9)
     assert inside[0]["is_busy"]
+
+
+def read_compose_command(service: str) -> list[str]:
+    """Read the command of a service of the compose file, word by word."""
+    compose = yaml.safe_load((SOURCE_FOLDER / "docker-compose.yml").read_text())
+    return shlex.split(compose["services"][service]["command"])
+
+
+def count_ticks(database_url: str) -> int:
+    with open_database(database_url) as engine, engine.begin() as connection:
+        return connection.execute(select(func.count()).select_from(ticks)).scalar_one()
+
+
+def test_the_compose_files_loop_ticks_in_postgresql(database_url, tiny_world, tmp_path):
+    config = tiny_world.model_copy(update={"runs": tmp_path / "runs"})
+    shutil.copytree(tiny_world.runs, config.runs)
+    message = {"transaction_id": "t1", "customer_id": "ann", "amount": 5.0}
+    with start_service(config, port=find_free_port()) as url:
+        assert ask(url, [{**message, "event_time": datetime.now(UTC).isoformat()}])
+    python, *command = read_compose_command("loop")
+    assert python == ".venv/bin/python"
+    own = {
+        "${RUNS:-runs/demo}": str(config.runs),
+        "retraining.database_url=postgresql+psycopg://loop:loop@postgres:5432/loop": (
+            f"retraining.database_url={database_url}"
+        ),
+    }
+    assert own.keys() <= set(command)
+    before = count_ticks(database_url)
+    with subprocess.Popen(
+        [sys.executable, *(own.get(word, word) for word in command)], cwd=SOURCE_FOLDER
+    ) as loop:
+        try:
+            wait_until(lambda: count_ticks(database_url) == before + 1)
+        finally:
+            loop.terminate()
+    assert not (config.runs / "retraining.db").exists()
