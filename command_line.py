@@ -91,7 +91,7 @@ def read_time(option: str, text: str | None) -> pd.Timestamp | None:
     except ValueError as error:
         raise ValueError(f"{option} {text}: not a time; write 2026-05-01T00:00:00Z") from error
     if time.tzinfo is None:
-        raise ValueError(f"{option} {text}: has no time zone; write {text}Z for UTC")
+        raise ValueError(f"{option} {text}: has no time zone; write {time.isoformat()}Z for UTC")
     return time.tz_convert("UTC")
 
 

@@ -244,11 +244,12 @@ def fraud_demo(
     Data, features, four models, service, load, a changed world, drift, retraining, promotion.
 
     In: nothing, or your own transactions with a mapping. Out: a table on the terminal,
-    summary.json and report.html (one page with every picture) in the runs folder.
+    summary.json and report.html (one page with every picture) in the runs folder, from which an
+    earlier demo is removed once the data have been read.
 
     Example: throughline fraud demo --seed 11
 
-    Example: throughline fraud demo --transactions cards.csv --mapping cards.yaml
+    Example: throughline fraud demo --transactions cards.csv --mapping cards.yaml --runs runs/mine
 
     Next: open runs/demo/report.html
     """

@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from configs.environment import describe_environment
 from configs.files import write_json
@@ -23,6 +24,7 @@ from data.fraud import load_labels, load_transactions, run_data
 from features.store import open_feature_store
 from features.store_build import run_features
 from fraud_demo_calendar import (
+    Calendar,
     Story,
     describe_change,
     leave_out_floor,
@@ -34,6 +36,11 @@ from monitoring.parity import check_parity, measure_parity
 from monitoring.report import write_demo_page
 from training.fraud import run_train
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+MARKER = ".demo"
+"""The file that says that a folder is a demo's own."""
 TRAINED = (
     *("split", "models", "baselines", "champion", "comparison"),
     *("patterns", "slices", "operating_point"),
@@ -56,20 +63,26 @@ def run_demo(
         The summary, as in ``<runs>/summary.json``.
 
     Raises:
-        ValueError: If ``runs`` holds files that no demo wrote, or the history is too short.
+        FileNotFoundError: If a file does not exist; an earlier demo is as it was.
+        ValueError: If ``runs`` holds files that no demo wrote, or the data are not what they must
+            be, or too few days; an earlier demo is as it was.
     """
     started, config = time.perf_counter(), leave_out_floor(config)
     if config.serving.workers != 1:
         raise ValueError("the demo watches one worker take a promotion up: set serving.workers=1")
-    clear_earlier_demo(config.runs)
+    check_may_be_cleared(config.runs)
     story, is_simulated = Story(), transactions is None
-    with story.step("data"):
+    with story.step("data"), TemporaryDirectory(prefix="throughline-demo-") as folder:
+        apart = config.model_copy(update={"runs": Path(folder)})
         made = run_data(
-            schedule_change(config) if is_simulated else config,
+            schedule_change(apart) if is_simulated else apart,
             world="simulated",
             transactions=transactions,
             mapping=mapping,
         )
+        _plan(config, load_transactions(apart.runs))
+        clear_earlier_demo(config.runs)  # only now: what was asked for can be had
+        shutil.copytree(apart.runs, config.runs, dirs_exist_ok=True)
     summary = {
         "source": "simulated world" if is_simulated else str(transactions),
         "transactions": made["transactions"],
@@ -95,13 +108,7 @@ def run_demo(
 def _run_stages(config: FraudConfig, story: Story, *, is_simulated: bool) -> dict[str, Any]:
     """Train the first champion on the data at hand, serve it through the change, check parity."""
     history, labels = load_transactions(config.runs), load_labels(config.runs)
-    calendar = plan_calendar(
-        history["event_time"].iloc[0],
-        history["event_time"].iloc[-1],
-        serve_from=config.demo.serve_from,
-        replay_days=config.demo.replay_days,
-        late_days=config.demo.late_days,
-    )
+    calendar = _plan(config, history)
     with story.step("features"):
         built = run_features(config, as_of=calendar.serve)
     with story.step("training"):
@@ -126,6 +133,17 @@ def _run_stages(config: FraudConfig, story: Story, *, is_simulated: bool) -> dic
     }
 
 
+def _plan(config: FraudConfig, history: pd.DataFrame) -> Calendar:
+    """Lay the demo's instants into a history; see ``plan_calendar``."""
+    return plan_calendar(
+        history["event_time"].iloc[0],
+        history["event_time"].iloc[-1],
+        serve_from=config.demo.serve_from,
+        replay_days=config.demo.replay_days,
+        late_days=config.demo.late_days,
+    )
+
+
 def _write(config: FraudConfig, summary: dict[str, Any]) -> dict[str, Any]:
     """Write the summary, then the page, unless what was served differs from history."""
     write_json(config.runs / "summary.json", summary)
@@ -142,17 +160,27 @@ def list_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "timeline": "\n".join(lines)}
 
 
-def clear_earlier_demo(runs: Path) -> None:
-    """Remove what an earlier demo left, finished or not; touch nothing else.
+def check_may_be_cleared(runs: Path) -> None:
+    """Refuse a folder that holds files which no demo wrote.
 
     Raises:
-        ValueError: If the folder holds files that no demo wrote.
+        ValueError: If it does.
     """
-    marker = runs / ".demo"
+    marker = runs / MARKER
     if runs.exists() and any(runs.iterdir()) and not marker.exists():
         raise ValueError(
             f"{runs} holds files that no demo wrote; name an empty or new folder with --runs"
         )
+
+
+def clear_earlier_demo(runs: Path) -> None:
+    """Remove what an earlier demo left, finished or not; touch nothing else.
+
+    Raises:
+        ValueError: As for ``check_may_be_cleared``.
+    """
+    check_may_be_cleared(runs)
+    marker = runs / MARKER
     runs.mkdir(parents=True, exist_ok=True)
     marker.write_text("This folder is rewritten by each `throughline fraud demo`.\n")
     for item in runs.iterdir():

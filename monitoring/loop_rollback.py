@@ -26,9 +26,13 @@ def record_rollback(config: FraudConfig, result: Mapping[str, Any], *, who: str)
         who: At whose word.
 
     Returns:
-        Why it is not on record although there is a loop; ``None`` if it is, or there is none. The
+        Why it is not on record although there is a loop; ``None`` if it is, there is none, or
+        nothing moved. The
         rollback stands either way, and the next tick will notice it by itself.
     """
+    champion = result["champion"]
+    if result["dropped"] is None and champion["before"] == champion["version"]:
+        return None  # nothing was taken back
     url = config.retraining.database_url
     if url is None and not get_database_path(config.runs).is_file():
         return None

@@ -74,7 +74,7 @@ def run_status(config: FraudConfig, *, html: Path | None = None) -> dict[str, An
         from monitoring.status_page import write_status_page
 
         write_status_page(html, status=status)
-    return {**status, "wrote": [] if html is None else [str(html)], "next": _advise(status)}
+    return {**status, "wrote": [] if html is None else [str(html)], "next": advise(status)}
 
 
 def collect_status(config: FraudConfig) -> dict[str, Any]:
@@ -222,11 +222,11 @@ def _describe_point(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _advise(status: dict[str, Any]) -> str:
+def advise(status: dict[str, Any]) -> str:
     """Say what a person does next."""
     names = [alarm["name"] for alarm in status["alarms"]]
     if QUALITY in names:
         return "repair the feed, then `throughline fraud monitor` again"
-    if names:
+    if names or status["attempts"]:
         return "throughline fraud tick"
     return "nothing to do"

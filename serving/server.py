@@ -209,7 +209,8 @@ def _wait_until_ready(
                 _check_not_refused(client.get("/model").json())
             time.sleep(0.1)
     raise ValueError(
-        f"the service was not ready after {seconds:g} s (serving.startup_timeout_seconds){where}"
+        f"the service was not ready after {seconds:g} s; a first start compiles, a busy machine is "
+        f"slow: try again, or with --set serving.startup_timeout_seconds={4 * seconds:g}{where}"
     )
 
 

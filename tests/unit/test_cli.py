@@ -130,7 +130,7 @@ def test_the_help_of_the_timelapse_lists_its_worlds(run):
         (["fraud", "data", "--world", "flat"], "'simulated', 'handbook'"),
         (["fraud", "data", "--sise", "demo"], "Possible options"),
         (["fraud", "dta"], "Did you mean 'data'"),
-        (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01Z"),
+        (["fraud", "train", "--now", "2026-05-01"], "write 2026-05-01T00:00:00Z"),
         (["fraud", "train", "--now", "tomorrow-ish"], "not a time"),
         (["fraud", "tick", "--now", "tomorrow-ish"], "not a time"),
         (["fraud", "load", "--url", "http://127.0.0.1:1"], "nobody listens at --url http://127.0"),

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from fraud_demo import clear_earlier_demo
+from configs.schema import load_fraud_config
+from fraud_demo import clear_earlier_demo, run_demo
 from fraud_demo_calendar import plan_calendar
 
 
@@ -51,3 +52,24 @@ def test_a_folder_that_no_demo_wrote_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="--runs"):
         clear_earlier_demo(tmp_path)
     assert precious.read_text() == "ten years of work"
+
+
+def test_an_earlier_demo_stays_if_the_new_ones_file_is_not_there(tmp_path):
+    runs = tmp_path / "demo"
+    clear_earlier_demo(runs)
+    (runs / "report.html").write_text("a finished demo")
+    config = load_fraud_config(changes={"runs": str(runs)})
+    with pytest.raises(FileNotFoundError, match="--mapping"):
+        run_demo(config, transactions=tmp_path / "cards.csv", mapping=tmp_path / "cards.yaml")
+    assert (runs / "report.html").read_text() == "a finished demo"
+
+
+def test_an_earlier_demo_stays_if_the_new_ones_history_is_too_short(tmp_path):
+    runs = tmp_path / "demo"
+    clear_earlier_demo(runs)
+    (runs / "report.html").write_text("a finished demo")
+    size = {"num_customers": 20, "num_merchants": 10, "num_days": 3}
+    changes = {"runs": str(runs), "data.size": "tiny", "data.sizes": {"tiny": size}}
+    with pytest.raises(ValueError, match="the history has 3 days"):
+        run_demo(load_fraud_config(changes=changes))
+    assert (runs / "report.html").read_text() == "a finished demo"

@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -21,6 +23,28 @@ from tests.unit.test_load_ladder import make_settings
 from tests.unit.toy_server import ToyServer, render_answer
 
 BODY = b'{"id":"' + SERIAL_FIELD + b'"}'
+
+
+@contextmanager
+def serve_until_killed(*, seconds: float) -> Iterator[ToyServer]:
+    """Serve, and die so long after the first request, however long the generator takes to start."""
+    asked = threading.Event()
+
+    def answer(_: bytes) -> bytes:
+        asked.set()
+        return render_answer()
+
+    with ToyServer(answer) as server:
+
+        def kill() -> None:
+            if asked.wait(60):
+                time.sleep(seconds)
+                server.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        yield server
+        killer.join()
 
 
 class Echo:
@@ -163,11 +187,8 @@ def test_an_answer_that_never_comes_counts_with_the_time_it_was_waited_for():
 
 
 def test_a_killed_server_leaves_errors_and_no_request_uncounted():
-    with ToyServer() as server:
-        timer = threading.Timer(1.5, server.kill)
-        timer.start()
+    with serve_until_killed(seconds=0.7) as server:
         result = load(server, seconds=2.0)
-        timer.join()
     assert result.accepted > 0
     assert result.errors["connection refused"] > 0
     assert result.requests == result.accepted + result.shed + sum(result.errors.values())
@@ -175,11 +196,8 @@ def test_a_killed_server_leaves_errors_and_no_request_uncounted():
 
 
 def test_a_killed_server_does_not_keep_a_closed_loop_busy():
-    with ToyServer() as server:
-        timer = threading.Timer(1.0, server.kill)
-        timer.start()
+    with serve_until_killed(seconds=0.7) as server:
         result = load(server, rate=None, seconds=1.5)
-        timer.join()
     assert 0 < result.errors["connection refused"] <= 4 * 16  # a try each 0.1 s a connection
     assert result.requests == result.accepted + sum(result.errors.values())
 

@@ -113,6 +113,14 @@ def test_a_rollback_without_a_loop_makes_no_database(world):
     assert not (world.config.runs / "retraining.db").exists()
 
 
+def test_a_rollback_that_moves_nothing_is_no_step(world):
+    world.tick(0)
+    nothing = {**ROLLED_BACK, "champion": {"version": "1", "before": "1"}}
+    assert record_rollback(world.config, nothing, who="kim") is None
+    with world.open_store() as store:
+        assert store.load_transitions() == []
+
+
 def test_a_rollback_that_cannot_be_recorded_says_why(world):
     (world.config.runs / "retraining.db").write_text("no database at all, but a note of somebody's")
     assert "not a database" in record_rollback(world.config, ROLLED_BACK, who="kim")

@@ -12,6 +12,7 @@ from monitoring.loop_tables import (
     ticks,
     transitions,
 )
+from monitoring.status import advise
 from monitoring.status_loop import read_loop, read_tick_looks
 
 NOW = pd.Timestamp("2026-04-05", tz="UTC")
@@ -104,3 +105,17 @@ def test_a_ticks_look_is_its_evidence_with_what_was_decided_on_it(config, write)
     ((name, look),) = read_tick_looks(config)
     assert name == "tick 2026-04-05T00:00:00+00:00"
     assert look == {"rows": 3, "decision": {"action": "keep", "reasons": ["quiet"]}}
+
+
+@pytest.mark.parametrize(
+    ("alarms", "attempts_under_way", "advice"),
+    [
+        ([], [], "nothing to do"),
+        ([], [{"trigger_key": "b"}], "throughline fraud tick"),
+        ([{"name": "drift"}], [], "throughline fraud tick"),
+    ],
+)
+def test_a_tick_is_advised_while_an_alarm_is_on_or_an_attempt_is_under_way(
+    alarms, attempts_under_way, advice
+):
+    assert advise({"alarms": alarms, "attempts": attempts_under_way}) == advice
