@@ -115,8 +115,8 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
 
     Raises:
         FileNotFoundError: If there is no champion or no feature store.
-        ValueError: If the host is no IP address, the port cannot be listened on, or the champion
-            is damaged.
+        ValueError: If the host is no IP address, the port cannot be listened on, the store is not
+            where the profile says, or does not answer, or the champion is damaged.
     """
     host = config.serving.host
     try:
@@ -137,7 +137,12 @@ def check_can_serve(config: FraudConfig, *, port: int) -> None:
     from training.registry import get_champion
 
     read_admin_token(os.environ)
-    open_feature_store(config.runs)
+    store = open_feature_store(config.runs)
+    if config.profile == "stack" and store.redis_url is None:
+        raise ValueError(
+            f"profile is stack, but the feature store in {config.runs} is on files; "
+            "run `throughline fraud features --set profile=stack`, or leave the profile out"
+        )
     version, folder = get_champion(config.runs)
     _check_champion(folder, version=version, device=config.serving.device)
 

@@ -215,3 +215,8 @@ def test_without_a_token_there_is_nothing_below_admin(traced_url):
     answer = httpx.post(f"{traced_url}/admin/rollback", headers=RIGHT, trust_env=False)
     assert answer.status_code == 404
     assert Path(TRACES_FILE).exists() is False
+
+
+def test_a_store_on_files_is_not_served_as_if_it_were_in_redis(tiny_world):
+    with pytest.raises(ValueError, match="fraud features --set profile=stack"):
+        check_can_serve(tiny_world.model_copy(update={"profile": "stack"}), port=find_free_port())
