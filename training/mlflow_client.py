@@ -10,6 +10,8 @@ import functools
 import importlib
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -58,7 +60,19 @@ def import_mlflow(name: str) -> Any:  # noqa: ANN401 - a module without types
         warnings.simplefilter("ignore")  # MLflow warns of its own type hints while it is imported
         module = importlib.import_module(name)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports each table it makes
+    _take_ctrl_c_back()
     return module
+
+
+def _take_ctrl_c_back() -> None:
+    """Have Ctrl-C interrupt a wait again: polars, which MLflow imports where it is, has it restart.
+
+    It installs a handler beneath Python's that calls Python's, but lets the system call go on, so
+    whoever waits for a process would never hear of it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
 
 
 class _Client:
